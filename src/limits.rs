@@ -1,0 +1,138 @@
+//! Every bound of the program, in one place, each with its reason and with what happens beyond it.
+//!
+//! **Invariant**: no queue, buffer, wait or count in `src/` is without a bound from this file or a flag.
+//! **Bounds**: this file is them; the assertions at its end say how they relate to each other.
+//! Left out on purpose: what an operator sets by a flag (`config.rs`), and the protocol's own constants (`mcp.rs`).
+
+use std::time::Duration;
+
+// ---- HTTP, both sides -------------------------------------------------------------------------------------------
+
+/// Bytes of a request or response head. Browsers and proxies stay below 8 KiB; beyond: 431 and close.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of one head. Beyond: 431 and close.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of a request target. RFC 9112 section 3 asks for at least 8000 octets; beyond: 414 and close.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a request body, and of a whole reply read from an instance. Beyond: 413, or an upstream error.
+pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one chunk-size line with its extensions, and of all trailers. Beyond: 400 and close.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// A request head must be whole within this time of its first byte; single bytes do not extend it. Beyond: 408 and close.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// A request body must be whole within this time plus its size over `BODY_BYTES_PER_SECOND_MIN`. Beyond: 408 and close.
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// The slowest sender of a body that is waited for: a 16 MiB body gets about four minutes.
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
+/// A connection without a request ends after this time, quietly.
+pub const IDLE_KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A peer that takes no byte for this time is closed.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
+/// Connections the kernel holds for a listener before they are accepted (`listen(2)`; capped by `somaxconn`).
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// First and last pause after a failed `accept(2)`, doubled in between: descriptors may be short for a while.
+pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
+pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Time a refused peer gets to read the refusal before the socket is closed on what it still sends (RFC 9112 section 9.6).
+pub const LINGER: Duration = Duration::from_secs(1);
+/// Bytes thrown away during that time.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// Stack of a connection thread. The deepest use is JSON of the greatest depth that is accepted.
+pub const CONNECTION_STACK_BYTES: usize = 256 * 1024;
+/// A connection keeps its buffer up to this size between requests; a larger one is given back.
+pub const CONNECTION_BUFFER_KEPT_BYTES: usize = 64 * 1024;
+
+// ---- HTTP client ------------------------------------------------------------------------------------------------
+
+/// Time to open a connection to an instance: it is on this host or one hop away.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// Idle connections kept for one instance. Beyond: closed after use.
+pub const POOL_IDLE_MAX: usize = 64;
+/// An idle connection is not used again after this time; the shortest keep-alive seen in servers is 5 s (uvicorn).
+pub const POOL_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
+/// Bytes of one event in a stream read from an instance: a result may be as large as a body.
+pub const SSE_EVENT_BYTES_MAX: usize = BODY_BYTES_MAX;
+
+// ---- sessions and streams ---------------------------------------------------------------------------------------
+
+/// GET streams of one session; the oldest is closed for a newer one.
+pub const STREAMS_PER_SESSION_MAX: usize = 8;
+/// Messages waiting for one stream. Beyond: the stream is closed, its client reconnects and is told what it missed.
+pub const SSE_QUEUE_MAX: usize = 256;
+/// Streams in all; beyond: 503. Each has a thread of its own.
+pub const STREAMS_MAX: usize = 4096;
+/// Silence on a stream before a comment line; intermediaries cut at 30 s and more.
+pub const SSE_COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// `retry:` told to clients: longer than our worst failover, since they try only about twice.
+pub const SSE_RETRY: Duration = Duration::from_secs(4);
+/// Sessions ended by DELETE that are remembered, so that they get 404; the oldest is forgotten first.
+pub const ENDED_SESSIONS_MAX: usize = 4096;
+/// Calls under way that can be cancelled; one more is served, but cannot be cancelled.
+pub const CALLS_TRACKED_MAX: usize = 8192;
+/// Messages of one JSON-RPC batch (MCP 2025-03-26). Beyond: -32600.
+pub const BATCH_MESSAGES_MAX: usize = 64;
+
+// ---- registry ---------------------------------------------------------------------------------------------------
+
+/// Bytes of one registry entry; ours are below 2 KiB. Beyond: skipped and counted.
+pub const ENTRY_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of one published tool list. Beyond: skipped and counted; not published.
+pub const TOOL_LIST_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes of `services.json`, which holds the rows of every other adapter. Beyond: skipped and counted.
+pub const SERVICES_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Live instances shown. Beyond: the further ones, in the order of their ids, are counted and left out.
+pub const INSTANCES_MAX: usize = 4096;
+/// Names read from one registry folder in one scan; junk files count too.
+pub const FOLDER_NAMES_MAX: usize = 65_536;
+/// Tools taken from one instance. Beyond: the rest is counted and left out.
+pub const TOOLS_PER_INSTANCE_MAX: usize = 2000;
+/// Pause between two scans of the registry.
+pub const SCAN_EVERY: Duration = Duration::from_millis(500);
+/// Pause between two tries to bind the gateway port.
+pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
+/// Longest pause between retries of a registry that fails.
+pub const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
+/// Time an instance gets to tell its tools over HTTP, in the background.
+pub const TOOLS_FETCH_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pause between two questions for the tools of an instance that publishes none in the registry.
+pub const TOOLS_FETCH_EVERY: Duration = Duration::from_secs(5);
+/// `tools/list` is held this long while the first catalogue is not complete.
+pub const WARM_UP_MAX: Duration = Duration::from_secs(3);
+/// Time the own listener gets to answer the self-probe.
+pub const SELF_PROBE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Time each instance gets when the gateway asks all of them at once (skills).
+pub const FAN_OUT_TIME_MAX: Duration = Duration::from_secs(5);
+/// Instances asked at the same time.
+pub const FAN_OUT_THREADS_MAX: usize = 32;
+
+// ---- skills -----------------------------------------------------------------------------------------------------
+
+/// Bytes of one SKILL.md, tools.yaml, groups.yaml … Beyond: the skill is skipped with a warning.
+pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
+/// Skills found below all search paths. Beyond: a warning, the rest is left out.
+pub const SKILLS_MAX: usize = 1000;
+/// Pause between two looks at the skill folders.
+pub const SKILLS_SCAN_EVERY: Duration = Duration::from_secs(2);
+/// Bytes of a script's standard output. Beyond: its process group is ended and the result says so.
+pub const SCRIPT_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The last bytes of standard error that are kept for the result of a failed script.
+pub const SCRIPT_STDERR_TAIL_BYTES: usize = 4 * 1024;
+/// Time between SIGTERM and SIGKILL for a script's process group.
+pub const SCRIPT_TERM_GRACE: Duration = Duration::from_secs(1);
+
+// ---- logs and the process ---------------------------------------------------------------------------------------
+
+/// Bytes of one log line; the rest is cut and marked.
+pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Messages waiting for a worker thread, where nothing else is said.
+pub const INBOX_MAX: usize = 256;
+/// Time a worker gets to end when it is told to stop.
+pub const WORKER_STOP_MAX: Duration = Duration::from_secs(2);
+
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(SCRIPT_OUTPUT_BYTES_MAX < BODY_BYTES_MAX, "a result must fit into a reply");
+const _: () = assert!(TOOL_LIST_BYTES_MAX < BODY_BYTES_MAX as u64, "a tool list must fit into a reply");
+const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
+const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());
+const _: () = assert!(POOL_IDLE_TIME_MAX.as_secs() < IDLE_KEEP_ALIVE.as_secs());

@@ -1,0 +1,152 @@
+//! Threads: every one is named and started here, and a worker is a state owned by one of them.
+//!
+//! A worker has one bounded inbox, a tick, and a handle whose methods send. `tick` runs when no message came for the
+//! time that the last tick asked for, and after at most that time even when messages keep coming.
+//!
+//! **Invariant**: a worker that panics ends the process with `EXIT_THREAD_DIED`; half a server is worse than none.
+//! **Bounds**: inbox capacity given at the start; `stop` waits at most `WORKER_STOP_MAX`.
+//! Left out on purpose: pools, and joining threads that only serve one connection.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+
+use crate::limits::WORKER_STOP_MAX;
+
+/// Exit code of a process in which a worker thread has died.
+pub const EXIT_THREAD_DIED: i32 = 5;
+
+/// The state of a worker thread and what it does.
+pub trait Work: Send + 'static {
+    type Message: Send + 'static;
+
+    /// Takes one message from the inbox.
+    fn receive(&mut self, message: Self::Message);
+
+    /// Does the periodic part and says when the next is due.
+    fn tick(&mut self) -> Duration;
+
+    /// Runs last, when the worker was told to stop.
+    fn stop(&mut self) {}
+}
+
+/// The handle of a worker thread. Dropping it without `stop` leaves the thread running until its last sender is gone.
+pub struct Worker<M> {
+    inbox: Sender<Order<M>>,
+    ended: Receiver<()>,
+    name: &'static str,
+}
+
+enum Order<M> {
+    Message(M),
+    Stop,
+}
+
+impl<M: Send + 'static> Worker<M> {
+    pub fn start(name: &'static str, capacity: usize, state: impl Work<Message = M>) -> io::Result<Worker<M>> {
+        let (inbox, orders) = bounded(capacity);
+        let (end, ended) = bounded::<()>(0);
+        spawn(name, move || {
+            run(state, &orders);
+            drop(end);
+        })?;
+        Ok(Worker { inbox, ended, name })
+    }
+
+    /// Puts a message into the inbox, or gives it back when that is full or the worker has ended.
+    pub fn send(&self, message: M) -> Result<(), M> {
+        self.inbox.try_send(Order::Message(message)).map_err(|error| match error {
+            TrySendError::Full(Order::Message(message)) | TrySendError::Disconnected(Order::Message(message)) => {
+                message
+            }
+            _ => unreachable!("only messages are sent here"),
+        })
+    }
+
+    /// Tells the worker to stop and waits for it; false if it did not end in time.
+    pub fn stop(&self) -> bool {
+        let told = self.inbox.send_timeout(Order::Stop, WORKER_STOP_MAX);
+        let ended = told.is_err() || self.ended.recv_timeout(WORKER_STOP_MAX) == Err(RecvTimeoutError::Disconnected);
+        if !ended {
+            log::warn!("thread={} did not stop within {} s", self.name, WORKER_STOP_MAX.as_secs());
+        }
+        ended
+    }
+}
+
+/// Starts a thread of the program. Its death by panic ends the process.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let name = name.to_owned();
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        let _guard = EndProcessOnPanic { name };
+        body();
+    })
+}
+
+fn run<W: Work>(mut state: W, orders: &Receiver<Order<W::Message>>) {
+    let mut due = Instant::now() + state.tick();
+    loop {
+        match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Ok(Order::Message(message)) => state.receive(message),
+            Ok(Order::Stop) => return state.stop(),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= due {
+            due = Instant::now() + state.tick();
+        }
+    }
+}
+
+struct EndProcessOnPanic {
+    name: String,
+}
+
+impl Drop for EndProcessOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            log::error!("thread={} died; the process ends", self.name);
+            std::process::exit(EXIT_THREAD_DIED);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Sum {
+        total: u32,
+        out: Sender<u32>,
+    }
+
+    impl Work for Sum {
+        type Message = u32;
+
+        fn receive(&mut self, message: u32) {
+            self.total += message;
+        }
+
+        fn tick(&mut self) -> Duration {
+            Duration::from_secs(60)
+        }
+
+        fn stop(&mut self) {
+            let _ = self.out.send(self.total);
+        }
+    }
+
+    #[test]
+    fn messages_before_stop_are_taken_and_stop_is_last() {
+        let (out, total) = bounded(1);
+        let worker = Worker::start("sum", 8, Sum { total: 0, out }).expect("a thread can be started");
+        for number in [1, 2, 3] {
+            assert_eq!(worker.send(number), Ok(()));
+        }
+        assert!(worker.stop());
+        assert_eq!(total.recv(), Ok(6));
+        assert_eq!(worker.send(4), Err(4));
+    }
+}
