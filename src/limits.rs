@@ -18,6 +18,8 @@ pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one chunk-size line with its extensions, and of all trailers. Beyond: 400 and close.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of all chunk extensions of one body. Nobody sends any but to hide something; beyond: 400 and close.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 * 1024;
 /// A request head must be whole within this time of its first byte; single bytes do not extend it. Beyond: 408 and close.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// A request body must be whole within this time plus its size over `BODY_BYTES_PER_SECOND_MIN`. Beyond: 408 and close.
@@ -50,6 +52,15 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 pub const POOL_IDLE_MAX: usize = 64;
 /// An idle connection is not used again after this time; the shortest keep-alive seen in servers is 5 s (uvicorn).
 pub const POOL_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
+/// A pooled connection used less than this long ago is not looked at again before it is used: it saves a system call
+/// a request under load, and a peer that closed it within that time would have been missed as well a moment later.
+pub const POOL_FRESH_TIME: Duration = Duration::from_millis(20);
+/// Interim replies (1xx) skipped before a final one. Beyond: a protocol error.
+pub const INTERIM_REPLIES_MAX: usize = 16;
+/// Bytes of a body asked from the kernel at once.
+pub const READ_BYTES: usize = 64 * 1024;
+/// Bytes of a body that no handler asked for and that are read all the same to keep the connection. Beyond: closed.
+pub const UNREAD_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one event in a stream read from an instance: a result may be as large as a body.
 pub const SSE_EVENT_BYTES_MAX: usize = BODY_BYTES_MAX;
 
@@ -86,6 +97,32 @@ pub const INSTANCES_MAX: usize = 4096;
 pub const FOLDER_NAMES_MAX: usize = 65_536;
 /// Tools taken from one instance. Beyond: the rest is counted and left out.
 pub const TOOLS_PER_INSTANCE_MAX: usize = 2000;
+/// Bytes of one text in an entry (`PATH_MAX` of Linux, for scenes). Beyond: not written; read, it is skipped and counted.
+pub const ENTRY_TEXT_BYTES_MAX: usize = 4096;
+/// Bytes of an instance id or an application type: they become file names, URL paths and labels. Beyond: as above.
+pub const ENTRY_NAME_BYTES_MAX: usize = 64;
+/// Documents, and pairs of metadata, of one entry. Beyond: as above.
+pub const ENTRY_LIST_MAX: usize = 256;
+/// Entries kept of one folder, dead ones included. Beyond: the further ones, in the order of their names, are counted.
+pub const ENTRIES_MAX: usize = 2 * INSTANCES_MAX;
+/// Rows read from `services.json`. Beyond: the further ones are counted and left out.
+pub const FOREIGN_ROWS_MAX: usize = ENTRIES_MAX;
+/// Readings of a `services.json` that stays broken, as it may be caught half written. Beyond: when it changes.
+pub const FOREIGN_TRIES_MAX: u32 = 8;
+/// A foreign row names a pid but not whose: a missing process counts when three of its beats (5 s) are missing as well.
+pub const FOREIGN_PID_GRACE: Duration = Duration::from_secs(15);
+/// Broken entries named in the log by one scan. Beyond: only their number.
+pub const BROKEN_LOGGED_PER_SCAN_MAX: usize = 8;
+/// Time between two scans that counts as observed. A longer gap (we slept, or the registry did) counts as this much.
+pub const OBSERVED_GAP_MAX: Duration = Duration::from_secs(2);
+/// Dead entries removed by one scan; the others wait for the next, so that a scan stays short.
+pub const PRUNES_PER_SCAN_MAX: usize = 64;
+/// Ports probed at the same time, each by a short-lived thread. Beyond: asked again at the next scan.
+pub const PROBES_MAX: usize = 32;
+/// Time a port gets to accept a probe.
+pub const PROBE_TIME_MAX: Duration = Duration::from_millis(500);
+/// The registry is called unreachable when a scan has not come back for this time (a hung network file system).
+pub const SCAN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause between two scans of the registry.
 pub const SCAN_EVERY: Duration = Duration::from_millis(500);
 /// Pause between two tries to bind the gateway port.
@@ -109,6 +146,16 @@ pub const FAN_OUT_THREADS_MAX: usize = 32;
 
 /// Bytes of one SKILL.md, tools.yaml, groups.yaml … Beyond: the skill is skipped with a warning.
 pub const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
+/// Nesting of YAML in them; below that of JSON, which it becomes. Beyond: the skill is skipped with a warning.
+pub const YAML_DEPTH_MAX: usize = 64;
+/// Bytes of a YAML tree with its aliases written out. Beyond: the skill is skipped with a warning.
+pub const YAML_WEIGHT_MAX: usize = 4 * 1024 * 1024;
+/// Keys of one YAML map; finding doubles costs their square. Beyond: the skill is skipped with a warning.
+pub const YAML_KEYS_MAX: usize = 1000;
+/// Files of one skill folder that are watched for changes, and scripts taken from it. Beyond: left out.
+pub const SKILL_FILES_MAX: usize = 1000;
+/// Bytes of a published tool name (MCP 2025-11-25 allows 128 characters). Beyond: cut, and told apart by a hash.
+pub const TOOL_NAME_BYTES_MAX: usize = 128;
 /// Skills found below all search paths. Beyond: a warning, the rest is left out.
 pub const SKILLS_MAX: usize = 1000;
 /// Pause between two looks at the skill folders.
@@ -120,10 +167,29 @@ pub const SCRIPT_STDERR_TAIL_BYTES: usize = 4 * 1024;
 /// Time between SIGTERM and SIGKILL for a script's process group.
 pub const SCRIPT_TERM_GRACE: Duration = Duration::from_secs(1);
 
+/// Time between the end of a script and that of what it started and left holding its output. Beyond: they are ended too.
+pub const SCRIPT_PIPE_GRACE: Duration = Duration::from_millis(300);
+/// Time the kernel gets to end a killed script; one that hangs in a dead file server cannot be waited for.
+pub const SCRIPT_KILL_GRACE: Duration = Duration::from_secs(1);
+/// Bytes of one argument word and of all of them; Linux takes 128 KiB a word, about 2 MiB with the environment.
+/// Beyond: the script gets no words, only its standard input.
+pub const SCRIPT_WORD_BYTES_MAX: usize = 64 * 1024;
+pub const SCRIPT_WORDS_BYTES_MAX: usize = 256 * 1024;
+/// Scripts that run at the same time. Beyond: a result that says so.
+pub const SCRIPTS_RUNNING_MAX: usize = 128;
+/// The longest time a skill may ask for (`timeout_hint_secs`): a render over night. Beyond: this.
+pub const SCRIPT_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of an encoded result; the rest of a reply is its envelope. Beyond: the copy as text is left out.
+pub const RESULT_BYTES_MAX: usize = BODY_BYTES_MAX - 64 * 1024;
+
 // ---- logs and the process ---------------------------------------------------------------------------------------
 
 /// Bytes of one log line; the rest is cut and marked.
 pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Signals waiting to be taken: two stops and a reload are all that can matter.
+pub const SIGNALS_WAITING_MAX: usize = 16;
+/// Time the service manager gets to take a notification.
+pub const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
 /// Messages waiting for a worker thread, where nothing else is said.
 pub const INBOX_MAX: usize = 256;
 /// Time a worker gets to end when it is told to stop.
@@ -131,8 +197,12 @@ pub const WORKER_STOP_MAX: Duration = Duration::from_secs(2);
 
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(HEAD_BYTES_MAX * 3 <= u16::MAX as usize, "heads are indexed by 16 bits, bad UTF-8 grows by 3");
 const _: () = assert!(SCRIPT_OUTPUT_BYTES_MAX < BODY_BYTES_MAX, "a result must fit into a reply");
 const _: () = assert!(TOOL_LIST_BYTES_MAX < BODY_BYTES_MAX as u64, "a tool list must fit into a reply");
+const _: () =
+    assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");
+const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());
 const _: () = assert!(POOL_IDLE_TIME_MAX.as_secs() < IDLE_KEEP_ALIVE.as_secs());

@@ -65,6 +65,11 @@ impl<M: Send + 'static> Worker<M> {
         })
     }
 
+    /// The same, waiting a bounded time for a place in the inbox; false if the message was not taken.
+    pub fn send_within(&self, message: M, limit: Duration) -> bool {
+        self.inbox.send_timeout(Order::Message(message), limit).is_ok()
+    }
+
     /// Tells the worker to stop and waits for it; false if it did not end in time.
     pub fn stop(&self) -> bool {
         let told = self.inbox.send_timeout(Order::Stop, WORKER_STOP_MAX);
@@ -78,8 +83,17 @@ impl<M: Send + 'static> Worker<M> {
 
 /// Starts a thread of the program. Its death by panic ends the process.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    spawn_as(thread::Builder::new(), name, body)
+}
+
+/// The same with a stack of this size, for threads of which there may be thousands.
+pub fn spawn_small(name: &str, stack_bytes: usize, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    spawn_as(thread::Builder::new().stack_size(stack_bytes), name, body)
+}
+
+fn spawn_as(builder: thread::Builder, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let name = name.to_owned();
-    thread::Builder::new().name(name.clone()).spawn(move || {
+    builder.name(name.clone()).spawn(move || {
         let _guard = EndProcessOnPanic { name };
         body();
     })

@@ -1,0 +1,13 @@
+# Everyday targets; `make` alone lists them.
+
+.PHONY: help check test
+
+help: ## lists the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+check: ## formatting, clippy with warnings denied, tests: what CI runs
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked
+
+test: check ## installs what the tests need (nothing beyond Rust so far) and runs them all

@@ -1,0 +1,323 @@
+//! What the rest of the program knows of the HTTP server: a `Handler` is given a request head and an `Exchange`.
+//!
+//! **Invariant**: one request, one answer. An answer has its length or is chunked, never both; a connection whose
+//! framing is in doubt, or whose request body was not read to its end, says `Connection: close` and is closed.
+//! **Thread**: `Exchange` is used by the thread of its connection only.
+//! **Bounds**: `BODY_BYTES_MAX`, `LISTEN_BACKLOG`; times are the engine's.
+//! Left out on purpose: routes, and what a status means for MCP (`endpoint.rs`).
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
+use std::time::SystemTime;
+
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use crate::http::head::{HeadError, Method, RequestHead, put_field, put_line, put_status_line};
+use crate::limits::LISTEN_BACKLOG;
+
+pub type Server = crate::http::engine::Server;
+
+/// Answers requests. A panic costs its connection, not the process.
+pub trait Handler: Send + Sync + 'static {
+    fn handle(&self, request: &RequestHead, exchange: &mut Exchange<'_>);
+}
+
+/// A request that is not served, with what the client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    /// One word for programs, such as `body_too_large`.
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// One request's body and answer.
+pub struct Exchange<'a> {
+    transport: &'a mut dyn Transport,
+    /// The head of the answer, or of a chunk; its allocation lives as long as the connection.
+    out: &'a mut Vec<u8>,
+    is_head: bool,
+    is_http_1_0: bool,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Due,
+    /// Parts are still to come: as chunks, until the connection closes, or not at all (HEAD).
+    Stream(Stream),
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Chunks,
+    UntilClose,
+    NoBody,
+}
+
+/// What an engine does for an exchange.
+pub trait Transport {
+    /// The whole request body; its own framing and bounds.
+    fn read_body(&mut self) -> Result<Vec<u8>, Refusal>;
+    /// Writes the parts as one message.
+    fn send(&mut self, parts: &[&[u8]]) -> io::Result<()>;
+    /// Asked when the head of the answer is written: whether this connection will take no other request.
+    fn closes(&self) -> bool;
+    /// The connection is to end after this exchange.
+    fn close(&mut self);
+    fn socket(&self) -> Option<BorrowedFd<'_>>;
+    fn client_is_gone(&self) -> bool;
+    fn peer(&self) -> SocketAddr;
+}
+
+impl<'a> Exchange<'a> {
+    /// For the engines.
+    pub fn new(head: &RequestHead, transport: &'a mut dyn Transport, out: &'a mut Vec<u8>) -> Exchange<'a> {
+        let (is_head, is_http_1_0) = (head.method() == Method::Head, head.is_http_1_0());
+        Exchange { transport, out, is_head, is_http_1_0, answer: Answer::Due }
+    }
+
+    /// The whole body. A client that waits for `100 Continue` gets it first; what is refused here was not read.
+    pub fn read_body(&mut self) -> Result<Vec<u8>, Refusal> {
+        self.transport.read_body()
+    }
+
+    /// Answers with a body of known length. `Content-Length`, `Date` and `Connection` are set here.
+    pub fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[&[u8]]) -> io::Result<()> {
+        self.begin(status, headers)?;
+        self.answer = Answer::Done;
+        if !has_no_content(status) {
+            let length: usize = body.iter().map(|part| part.len()).sum();
+            put_line(self.out, &["Content-Length: ", &length.to_string()]);
+        }
+        self.out.extend_from_slice(b"\r\n");
+        let has_body = !self.is_head && !has_no_content(status);
+        self.send(if has_body { body } else { &[] }, b"")
+    }
+
+    /// Answers with `{"error":{"code":"…","message":"…"}}`.
+    pub fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
+        let error = serde_json::json!({ "error": { "code": refusal.code, "message": refusal.message } });
+        let body = error.to_string();
+        self.respond(refusal.status, &[("Content-Type", "application/json")], &[body.as_bytes()])
+    }
+
+    /// Begins an answer of unknown length; `write` adds to it and `finish` ends it.
+    pub fn start_stream(&mut self, status: u16, headers: &[(&str, &str)]) -> io::Result<()> {
+        if self.is_http_1_0 {
+            self.transport.close();
+        }
+        self.begin(status, headers)?;
+        let stream = match self.is_http_1_0 {
+            _ if self.is_head || has_no_content(status) => Stream::NoBody,
+            true => Stream::UntilClose,
+            false => Stream::Chunks,
+        };
+        if !self.is_http_1_0 && !has_no_content(status) {
+            put_line(self.out, &["Transfer-Encoding: chunked"]);
+        }
+        self.out.extend_from_slice(b"\r\n");
+        self.answer = Answer::Stream(stream);
+        self.send(&[], b"")
+    }
+
+    /// Sends the parts as one chunk. Nothing is sent for nothing, since an empty chunk would end the stream.
+    pub fn write(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_chunk(parts, b"\r\n")
+    }
+
+    /// Sends the parts as one chunk and ends the answer with it.
+    pub fn write_last(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        if parts.iter().all(|part| part.is_empty()) {
+            return self.finish();
+        }
+        self.write_chunk(parts, b"\r\n0\r\n\r\n")?;
+        self.answer = Answer::Done;
+        Ok(())
+    }
+
+    /// Ends a streamed answer. Without this the client sees it broken off.
+    pub fn finish(&mut self) -> io::Result<()> {
+        let Answer::Stream(stream) = self.answer else { return Err(misuse("finish without start_stream")) };
+        self.answer = Answer::Done;
+        self.out.clear();
+        match stream {
+            Stream::Chunks => self.send(&[b"0\r\n\r\n"], b""),
+            Stream::UntilClose | Stream::NoBody => Ok(()),
+        }
+    }
+
+    pub fn has_responded(&self) -> bool {
+        self.answer != Answer::Due
+    }
+
+    /// An answer was started and not finished.
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.answer, Answer::Stream(_))
+    }
+
+    /// The client's socket, to be watched while a call runs; `None` if the engine does not show it.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.transport.socket()
+    }
+
+    /// The client has closed the connection. Further requests that wait to be read do not count as that.
+    pub fn client_is_gone(&self) -> bool {
+        self.transport.client_is_gone()
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.transport.peer()
+    }
+
+    /// Writes the head up to what tells the length of the body.
+    fn begin(&mut self, status: u16, headers: &[(&str, &str)]) -> io::Result<()> {
+        if self.answer != Answer::Due {
+            return Err(misuse("a second answer to one request"));
+        }
+        self.out.clear();
+        put_status_line(self.out, status);
+        for (name, value) in headers {
+            if name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close") {
+                self.transport.close();
+            } else if !is_set_here(name) {
+                put_field(self.out, name, value)?;
+            }
+        }
+        put_date(self.out, SystemTime::now());
+        if self.transport.closes() {
+            self.transport.close();
+            put_line(self.out, &["Connection: close"]);
+        } else if self.is_http_1_0 {
+            put_line(self.out, &["Connection: keep-alive"]);
+        }
+        Ok(())
+    }
+
+    fn write_chunk(&mut self, parts: &[&[u8]], end: &[u8]) -> io::Result<()> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let Answer::Stream(stream) = self.answer else { return Err(misuse("write without start_stream")) };
+        self.out.clear();
+        match stream {
+            Stream::NoBody => Ok(()),
+            _ if length == 0 => Ok(()),
+            Stream::UntilClose => self.send(parts, b""),
+            Stream::Chunks => {
+                put_line(self.out, &[&format!("{length:x}")]);
+                self.send(parts, end)
+            }
+        }
+    }
+
+    /// Sends `out`, the parts and the end as one message. After a failure the connection is of no use.
+    fn send(&mut self, parts: &[&[u8]], end: &[u8]) -> io::Result<()> {
+        const ROOM: usize = 8;
+        let mut room: [&[u8]; ROOM] = [&[]; ROOM];
+        let sent = if parts.len() + 2 <= ROOM {
+            room[0] = self.out;
+            room[1..=parts.len()].copy_from_slice(parts);
+            room[parts.len() + 1] = end;
+            self.transport.send(&room[..parts.len() + 2])
+        } else {
+            self.transport.send(&[&[&self.out[..]], parts, &[end]].concat())
+        };
+        if sent.is_err() {
+            self.answer = Answer::Done;
+            self.transport.close();
+        }
+        sent
+    }
+}
+
+impl Refusal {
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal { status, code, message: message.into() }
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Refusal {
+        let code = match error.status {
+            414 => "target_too_long",
+            417 => "expectation_failed",
+            431 => "head_too_large",
+            501 => "not_implemented",
+            505 => "version_not_supported",
+            _ => "bad_request",
+        };
+        Refusal::new(error.status, code, error.message)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status, self.code, self.message)
+    }
+}
+
+/// Opens a listening socket. Never with `SO_REUSEPORT`: two listeners on one port must exclude each other.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = open_socket(family)?;
+    // Without this a takeover of the port waits a minute for the connections of the one before in TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Closed when a script is started: set at once where the system can, so that none started meanwhile inherits it.
+#[cfg(target_os = "linux")]
+fn open_socket(family: AddressFamily) -> io::Result<std::os::fd::OwnedFd> {
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, rustix::net::SocketFlags::CLOEXEC, None)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_socket(family: AddressFamily) -> io::Result<std::os::fd::OwnedFd> {
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(socket)
+}
+
+/// RFC 9110 section 6.6.1: an origin server with a clock sends the date.
+fn put_date(out: &mut Vec<u8>, now: SystemTime) {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize]);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let line = write!(out, "Date: {weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT\r\n");
+    line.expect("writing to a vector does not fail");
+}
+
+/// Year, month (0 to 11) and day (1 to 31) of a day counted from 1970-01-01. Years are taken to begin in March, so
+/// that the leap day is the last, and the months then follow a line of 153 days in 5 months.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    (era * 400 + year + u64::from(month >= 10), (month + 2) % 12, day)
+}
+
+fn has_no_content(status: u16) -> bool {
+    status < 200 || status == 204 || status == 304
+}
+
+/// Fields that follow from the framing, which is ours to tell.
+fn is_set_here(name: &str) -> bool {
+    ["content-length", "transfer-encoding", "connection", "keep-alive", "date"]
+        .iter()
+        .any(|other| name.eq_ignore_ascii_case(other))
+}
+
+fn misuse(what: &str) -> io::Error {
+    io::Error::other(what)
+}

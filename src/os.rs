@@ -1,0 +1,320 @@
+//! Facts of this process and its host: who lives, who we are, signals, random bytes, word to the service manager.
+//!
+//! **Invariant**: `process_is_gone` says true only when the system has proven it; every doubt is "not gone".
+//! **Thread**: `signals` turns signals into messages; the handler itself only writes one byte.
+//! **Bounds**: `SIGNALS_WAITING_MAX`, `NOTIFY_TIME_MAX`.
+//! Left out on purpose: SIGPIPE, which Rust ignores already. No `unsafe` is needed here.
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+use crate::limits::{NOTIFY_TIME_MAX, SIGNALS_WAITING_MAX};
+use crate::worker;
+
+/// What the operator asks for by a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Starts the thread `signals`. Each Stop that arrives is one message, so that a second one can be told from the first.
+pub fn signals() -> io::Result<Receiver<Signal>> {
+    let (stop, stop_byte) = UnixStream::pair()?;
+    let (reload, reload_byte) = UnixStream::pair()?;
+    pipe::register(SIGTERM, stop_byte.try_clone()?)?;
+    pipe::register(SIGINT, stop_byte)?;
+    pipe::register(SIGHUP, reload_byte)?;
+    let (out, received) = bounded(SIGNALS_WAITING_MAX);
+    worker::spawn("signals", move || relay(&stop, &reload, &out))?;
+    Ok(received)
+}
+
+/// Where pids can be compared: `<boot id>/<inode of the pid namespace>`. Two processes with the same value see the same
+/// processes under the same pids. Without a `/proc` of our own it is unique to this process: then nobody judges us, nor
+/// we anybody, by pid, and heartbeats alone decide.
+pub fn host_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| host_id_of_proc().unwrap_or_else(|| format!("process-{}", uuid_v4())))
+}
+
+/// Start time of a process in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
+pub fn pid_start(pid: u32) -> Option<u64> {
+    Some(stat_of(pid)?.start)
+}
+
+/// True only if it is proven that the process which had this pid and start time is no more: there is no such process,
+/// it is a zombie, or the pid belongs to one that started at another time.
+pub fn process_is_gone(pid: u32, start: Option<u64>) -> bool {
+    let Some(id) = i32::try_from(pid).ok().filter(|pid| *pid > 0).and_then(Pid::from_raw) else { return false };
+    // Not by a missing /proc/<pid>: that may be hidden from us (mount option hidepid) while the process lives.
+    if test_kill_process(id) == Err(Errno::SRCH) {
+        return true;
+    }
+    stat_of(pid).is_some_and(|stat| stat.is_zombie() || start.is_some_and(|start| start != stat.start))
+}
+
+/// Seconds since the epoch. For people and for first sights only: clocks of two hosts are never compared.
+pub fn wall_clock() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_millis() as f64 / 1000.0)
+}
+
+/// Bytes that nobody can guess. A system that has none cannot run a server: the process ends.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let filled = fill_from_kernel(&mut bytes)
+        || fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).is_ok();
+    assert!(filled, "the system has no random bytes");
+    bytes
+}
+
+/// A random UUID (RFC 9562, version 4).
+pub fn uuid_v4() -> String {
+    let mut bytes = random_bytes::<16>();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The own address on the route to the network. Connecting a UDP socket chooses a route and sends nothing; the targets
+/// are documentation addresses (RFC 5737, RFC 3849), which only the default route covers.
+pub fn outward_address() -> Option<IpAddr> {
+    let any = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))];
+    let far = ["192.0.2.1:9", "[2001:db8::1]:9"];
+    any.iter().zip(far).find_map(|(any, far)| {
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect(far).ok()?;
+        let address = socket.local_addr().ok()?.ip();
+        (!address.is_unspecified() && !address.is_loopback()).then_some(address)
+    })
+}
+
+pub fn hostname() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
+    (!name.is_empty() && name != "(none)").then_some(name)
+}
+
+/// Tells the service manager a state (`READY=1`, `STOPPING=1`, `WATCHDOG=1` …; sd_notify(3)). Nothing without one.
+pub fn notify(state: &str) {
+    let Some(target) = std::env::var_os("NOTIFY_SOCKET").and_then(|target| target.into_string().ok()) else { return };
+    if let Err(error) = send_datagram(&target, state.as_bytes()) {
+        log::warn!("notify socket={target} error={error}");
+    }
+}
+
+fn send_datagram(target: &str, bytes: &[u8]) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(NOTIFY_TIME_MAX))?;
+    match target.strip_prefix('@') {
+        Some(name) => send_to_abstract(&socket, name, bytes),
+        None => socket.send_to(bytes, Path::new(target)).map(drop),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn send_to_abstract(socket: &UnixDatagram, name: &str, bytes: &[u8]) -> io::Result<()> {
+    use std::os::linux::net::SocketAddrExt;
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    socket.send_to_addr(bytes, &address).map(drop)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_to_abstract(_: &UnixDatagram, _: &str, _: &[u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(target_os = "linux")]
+fn fill_from_kernel(bytes: &mut [u8]) -> bool {
+    let wanted = bytes.len();
+    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty()) == Ok(wanted)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fill_from_kernel(_: &mut [u8]) -> bool {
+    false
+}
+
+/// Body of the thread `signals`: ends when nobody receives any more.
+fn relay(stop: &UnixStream, reload: &UnixStream, out: &Sender<Signal>) {
+    loop {
+        let mut ready = [PollFd::new(stop, PollFlags::IN), PollFd::new(reload, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return log::error!("signals can no longer be received error={error}"),
+        }
+        let came = ready.map(|fd| !fd.revents().is_empty());
+        for (came, mut source, signal) in [(came[0], stop, Signal::Stop), (came[1], reload, Signal::Reload)] {
+            let mut bytes = [0; SIGNALS_WAITING_MAX];
+            let count = if came { source.read(&mut bytes).unwrap_or(0) } else { 0 };
+            for _ in 0..count {
+                // Full: as many are waiting as can be of use.
+                if let Err(TrySendError::Disconnected(_)) = out.try_send(signal) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn host_id_of_proc() -> Option<String> {
+    if !proc_is_ours() {
+        return None;
+    }
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    let inode: String = namespace.to_str()?.chars().filter(char::is_ascii_digit).collect();
+    let boot_id = boot_id.trim();
+    (!boot_id.is_empty() && !inode.is_empty()).then(|| format!("{boot_id}/{inode}"))
+}
+
+/// Whether `/proc` counts pids as we do; in a container it may be that of the host.
+fn proc_is_ours() -> bool {
+    static OURS: OnceLock<bool> = OnceLock::new();
+    *OURS.get_or_init(|| {
+        fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str())
+    })
+}
+
+#[derive(Debug, PartialEq)]
+struct ProcessStat {
+    state: char,
+    threads: u64,
+    start: u64,
+}
+
+impl ProcessStat {
+    /// The first thread of a living process may have ended alone; that is a zombie with other threads.
+    fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
+}
+
+fn stat_of(pid: u32) -> Option<ProcessStat> {
+    if !proc_is_ours() {
+        return None;
+    }
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// proc_pid_stat(5). The second field is the name in parentheses, which may itself hold spaces and parentheses.
+fn parse_stat(bytes: &[u8]) -> Option<ProcessStat> {
+    let name_end = bytes.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&bytes[name_end + 1..]).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(ProcessStat {
+        state: field(3)?.chars().next()?,
+        threads: field(20)?.parse().ok()?,
+        start: field(22)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn stat_lines() {
+        let tail = "4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 3 21 4711 23 24";
+        let expected = Some(ProcessStat { state: 'S', threads: 3, start: 4711 });
+        for name in ["sh", "a b", "a) R 1 2", "((", ") S"] {
+            assert_eq!(parse_stat(format!("42 ({name}) S {tail}\n").as_bytes()), expected, "{name}");
+        }
+        assert_eq!(parse_stat(b"42 (\xff\xfe) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 3 21 4711 23"), expected);
+        for broken in [
+            "",
+            "42 (sh)",
+            "42 (sh) S 1 2 3",
+            "no name S 4 5",
+            "42 (sh) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 x 21 y",
+        ] {
+            assert_eq!(parse_stat(broken.as_bytes()), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn the_living_are_not_gone_and_the_dead_are() {
+        let own = std::process::id();
+        let start = pid_start(own);
+        assert!(start.is_some());
+        assert!(!process_is_gone(own, start));
+        assert!(!process_is_gone(own, None));
+        assert!(process_is_gone(own, start.map(|start| start + 1)), "a pid used again by another process");
+        assert!(!process_is_gone(0, None) && !process_is_gone(u32::MAX, None), "no pid proves nothing");
+
+        let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().expect("sleep runs");
+        let start = pid_start(child.id());
+        assert!(!process_is_gone(child.id(), start));
+        child.kill().expect("a child of ours can be killed");
+        let patience = Instant::now() + Duration::from_secs(5);
+        while !process_is_gone(child.id(), start) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(process_is_gone(child.id(), start), "a zombie counts as gone");
+        child.wait().expect("a killed child ends");
+        assert!(process_is_gone(child.id(), start));
+    }
+
+    #[test]
+    fn identities() {
+        assert_eq!(host_id(), host_id());
+        assert!(host_id().split_once('/').is_some_and(|(boot, namespace)| boot.len() == 36 && !namespace.is_empty()));
+        let id = uuid_v4();
+        assert_eq!((id.len(), id.as_bytes()[14]), (36, b'4'));
+        assert!(matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
+        assert_ne!(id, uuid_v4());
+        assert!(outward_address().is_none_or(|address| !address.is_unspecified() && !address.is_loopback()));
+        assert!(wall_clock() > 1.6e9);
+    }
+
+    #[test]
+    fn signals_become_messages() {
+        let received = signals().expect("signals can be set up");
+        let own = Pid::from_raw(std::process::id() as i32).expect("a pid is positive");
+        for (sent, expected) in [
+            (rustix::process::Signal::HUP, Signal::Reload),
+            (rustix::process::Signal::TERM, Signal::Stop),
+            (rustix::process::Signal::INT, Signal::Stop),
+        ] {
+            rustix::process::kill_process(own, sent).expect("own process can be signalled");
+            assert_eq!(received.recv_timeout(Duration::from_secs(5)), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn datagrams_reach_paths_and_abstract_names() {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("dcc-mcp-test-{}", uuid_v4());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a short name is valid");
+        let service = UnixDatagram::bind_addr(&address).expect("an unused name can be bound");
+        send_datagram(&format!("@{name}"), b"READY=1").expect("the socket is there");
+        let mut bytes = [0; 16];
+        assert_eq!(service.recv(&mut bytes).map(|count| &bytes[..count]).ok(), Some(&b"READY=1"[..]));
+
+        let path = std::env::temp_dir().join(&name);
+        let service = UnixDatagram::bind(&path).expect("an unused path can be bound");
+        send_datagram(path.to_str().expect("a plain path"), b"STOPPING=1").expect("the socket is there");
+        assert_eq!(service.recv(&mut bytes).map(|count| &bytes[..count]).ok(), Some(&b"STOPPING=1"[..]));
+        fs::remove_file(&path).expect("our own socket can be removed");
+        assert!(send_datagram(path.to_str().expect("a plain path"), b"").is_err());
+    }
+}

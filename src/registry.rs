@@ -1,0 +1,364 @@
+//! Who lives: what one observer concludes from its scans of the registry folder.
+//!
+//! An instance is live while its heartbeat changed within the stale timeout *as this observer saw it*, by its own
+//! monotonic clock; clocks of two hosts are never compared. One rule, `judge`, decides for all:
+//!
+//! | what is known | verdict |
+//! |---|---|
+//! | same host and pid namespace, and the process is gone | dead; anybody removes its files |
+//! | no change for the stale timeout, all of it observed | dead; a gateway removes its files |
+//! | changed within the stale timeout, or seen for the first time with a recent heartbeat | live |
+//! | seen for the first time with an old heartbeat, or unchanged for long, partly while we (or the registry) slept | its port answers: live; it does not: hidden; not known yet: as before |
+//!
+//! **Invariant**: pure; the clock and the world come in as arguments. Nothing is dead by a time that was not observed.
+//! What is unknown or of a newer form is not judged at all.
+//! **Bounds**: `INSTANCES_MAX`, `OBSERVED_GAP_MAX`; as many tracks as a scan has entries.
+//! Left out on purpose: files (`registry/store.rs`), and when to look (`scanner.rs`).
+
+pub mod entry;
+pub mod facts;
+pub mod files;
+pub mod foreign;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::limits::{FOREIGN_PID_GRACE, INSTANCES_MAX, OBSERVED_GAP_MAX, PROBE_TIME_MAX};
+use crate::registry::entry::Entry;
+use crate::registry::facts::Facts;
+use crate::registry::files::FolderId;
+use crate::registry::foreign::{Row, Rows};
+use crate::registry::store::{Found, Scan, Skipped};
+
+/// A live instance.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    pub entry: Arc<Entry>,
+    pub origin: Origin,
+    /// When this process saw its heartbeat change last, or saw it first.
+    pub beat_seen: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Of this program: a file of its own.
+    Ours,
+    /// Of another implementation: a row of `services.json`.
+    Foreign,
+}
+
+/// All that is known of the registry at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Live ones, by type, then id.
+    pub instances: Vec<Arc<Instance>>,
+    /// Why the registry cannot be read now; the instances are those of the last scan then.
+    pub error: Option<String>,
+    /// Whether all instances that were there at the start have been seen and judged.
+    pub complete: bool,
+    pub skipped: Skipped,
+    /// When the scan that this comes from began; `None` before the first.
+    pub scanned: Option<Instant>,
+}
+
+/// Time as an observer sees it: its monotonic clock, and the wall clock for first sights.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Instant,
+    /// Seconds since the epoch.
+    pub wall: f64,
+}
+
+/// A dead instance of ours whose files can be removed.
+#[derive(Clone, Debug)]
+pub struct Prune {
+    pub entry: Arc<Entry>,
+    pub death: Death,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// Proven on this host: whoever sees it removes it.
+    ProcessGone,
+    /// Only a gateway removes it.
+    Stale,
+}
+
+/// What one process has seen of each instance.
+#[derive(Debug)]
+pub struct Observer {
+    own_id: Option<String>,
+    stale: Duration,
+    began: Option<Instant>,
+    last: Option<Instant>,
+    folder: Option<FolderId>,
+    complete: bool,
+    tracks: BTreeMap<String, Track>,
+}
+
+#[derive(Debug)]
+struct Track {
+    instance: Arc<Instance>,
+    /// Name of a foreign row's lock.
+    lock: Option<String>,
+    /// Time without a change that was really observed.
+    observed: Duration,
+    /// Its heartbeat has changed before our eyes.
+    has_beaten: bool,
+    /// At first sight its heartbeat was recent by the wall clock.
+    was_recent: bool,
+    port: Option<bool>,
+    was_live: bool,
+    /// Its folder has been replaced; it is expected to come back.
+    is_awaited: bool,
+}
+
+/// What `judge` decides from.
+#[derive(Clone, Copy, Debug)]
+struct Evidence {
+    is_gone: bool,
+    observed: Duration,
+    elapsed: Duration,
+    stale: Duration,
+    has_beaten: bool,
+    was_recent: bool,
+    was_live: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Live,
+    Hidden,
+    /// Hidden until its port has been probed.
+    Unknown,
+    Dead(Death),
+}
+
+fn judge(evidence: &Evidence, port: impl FnOnce() -> Option<bool>) -> Verdict {
+    if evidence.is_gone {
+        return Verdict::Dead(Death::ProcessGone);
+    }
+    if evidence.observed >= evidence.stale {
+        return Verdict::Dead(Death::Stale);
+    }
+    if evidence.elapsed < evidence.stale && (evidence.has_beaten || evidence.was_recent) {
+        return Verdict::Live;
+    }
+    match port() {
+        Some(true) => Verdict::Live,
+        Some(false) => Verdict::Hidden,
+        None if evidence.was_live => Verdict::Live,
+        None => Verdict::Unknown,
+    }
+}
+
+impl View {
+    /// Before the first scan.
+    pub fn unknown() -> View {
+        View { instances: Vec::new(), error: None, complete: false, skipped: Skipped::default(), scanned: None }
+    }
+
+    /// Whether nothing but heartbeats and counts differs.
+    pub fn says_the_same(&self, other: &View) -> bool {
+        let same = |(one, other): (&Arc<Instance>, &Arc<Instance>)| {
+            one.origin == other.origin
+                && (Arc::ptr_eq(&one.entry, &other.entry) || one.entry.says_the_same(&other.entry))
+        };
+        self.complete == other.complete
+            && self.error.is_some() == other.error.is_some()
+            && self.instances.len() == other.instances.len()
+            && self.instances.iter().zip(&other.instances).all(same)
+    }
+}
+
+impl Observer {
+    /// `own_id`: the observer's own instance, live whatever is seen of it.
+    pub fn new(own_id: Option<String>, stale: Duration) -> Observer {
+        let tracks = BTreeMap::new();
+        Observer { own_id, stale, began: None, last: None, folder: None, complete: false, tracks }
+    }
+
+    /// Takes one scan in. `moment` is when it *began*: what is read later can only be newer.
+    pub fn observe(&mut self, scan: &Scan, foreign: &Rows, moment: Moment, facts: &dyn Facts) -> (View, Vec<Prune>) {
+        let began = *self.began.get_or_insert(moment.now);
+        let gap = self.last.map_or(Duration::ZERO, |last| moment.now.saturating_duration_since(last));
+        let round = Round { moment, step: gap.min(OBSERVED_GAP_MAX), stale: self.stale };
+        let folder_is_new = self.last.is_some() && self.folder != scan.folder;
+        (self.last, self.folder) = (Some(moment.now), scan.folder);
+
+        let mut seen = BTreeMap::new();
+        for found in &scan.found {
+            self.sight(Sighting::of_ours(found), &round, &mut seen);
+        }
+        for row in &foreign.rows {
+            self.sight(Sighting::of_row(row), &round, &mut seen);
+        }
+        self.keep_awaited(folder_is_new, &round, &mut seen);
+        self.tracks = seen;
+
+        let (mut view, prunes, unknown) = self.judge_all(&round, facts);
+        let is_patient = moment.now.saturating_duration_since(began) < PROBE_TIME_MAX * 2;
+        self.complete |= unknown == 0 || !is_patient;
+        view.complete = self.complete;
+        let over_limit = view.skipped.over_limit + scan.skipped.over_limit;
+        view.skipped = Skipped { over_limit, foreign: foreign.skipped, ..scan.skipped };
+        (view, prunes)
+    }
+
+    /// Moves the track of what was seen over to `seen`. The first sighting of an id in a scan counts: ours before rows.
+    fn sight(&mut self, sighting: Sighting<'_>, round: &Round, seen: &mut BTreeMap<String, Track>) {
+        let id = &sighting.entry.instance_id;
+        if seen.contains_key(id) {
+            return;
+        }
+        let track = match self.tracks.remove(id) {
+            Some(track) if track.instance.origin == sighting.origin => track.seen_again(&sighting, round),
+            _ => Track::seen_first(&sighting, round),
+        };
+        seen.insert(id.clone(), track);
+    }
+
+    /// What a scan no longer shows has gone, but for ourselves, and for those whose folder was taken from under them:
+    /// they make it again with their next heartbeat.
+    fn keep_awaited(&mut self, folder_is_new: bool, round: &Round, seen: &mut BTreeMap<String, Track>) {
+        for (id, mut track) in std::mem::take(&mut self.tracks) {
+            let is_own = self.own_id.as_deref() == Some(&id);
+            track.is_awaited |= folder_is_new && track.was_live;
+            if is_own || (track.is_awaited && track.instance.origin == Origin::Ours) {
+                track.observed += round.step;
+                seen.entry(id).or_insert(track);
+            }
+        }
+    }
+
+    fn judge_all(&mut self, round: &Round, facts: &dyn Facts) -> (View, Vec<Prune>, usize) {
+        let mut view = View { scanned: Some(round.moment.now), ..View::unknown() };
+        let (mut prunes, mut unknown) = (Vec::new(), 0);
+        for (id, track) in &mut self.tracks {
+            let is_own = self.own_id.as_deref() == Some(id);
+            let verdict = if is_own { Verdict::Live } else { track.judge(round, facts) };
+            track.was_live = verdict == Verdict::Live;
+            match verdict {
+                Verdict::Live if is_own || view.instances.len() < INSTANCES_MAX => {
+                    view.instances.push(track.instance.clone())
+                }
+                Verdict::Live => view.skipped.over_limit += 1,
+                Verdict::Hidden => {}
+                Verdict::Unknown => unknown += 1,
+                Verdict::Dead(death) if track.instance.origin == Origin::Ours => {
+                    prunes.push(Prune { entry: track.instance.entry.clone(), death });
+                }
+                Verdict::Dead(_) => {}
+            }
+        }
+        let key = |instance: &Arc<Instance>| (instance.entry.dcc_type.clone(), instance.entry.instance_id.clone());
+        view.instances.sort_by_cached_key(key);
+        (view, prunes, unknown)
+    }
+}
+
+/// What is the same for all tracks in one scan.
+struct Round {
+    moment: Moment,
+    /// Time since the last scan, as far as it counts as observed.
+    step: Duration,
+    stale: Duration,
+}
+
+struct Sighting<'a> {
+    entry: &'a Arc<Entry>,
+    origin: Origin,
+    lock: Option<&'a String>,
+    modified: Option<f64>,
+    readable: bool,
+}
+
+impl Sighting<'_> {
+    fn of_ours(found: &Found) -> Sighting<'_> {
+        let (entry, modified, readable) = (&found.entry, Some(found.modified), found.readable);
+        Sighting { entry, origin: Origin::Ours, lock: None, modified, readable }
+    }
+
+    fn of_row(row: &Row) -> Sighting<'_> {
+        Sighting { entry: &row.entry, origin: Origin::Foreign, lock: row.lock.as_ref(), modified: None, readable: true }
+    }
+
+    fn instance(&self, beat_seen: Instant) -> Arc<Instance> {
+        Arc::new(Instance { entry: self.entry.clone(), origin: self.origin, beat_seen })
+    }
+
+    fn is_recent(&self, round: &Round) -> bool {
+        let recent = |at: f64| (round.moment.wall - at).abs() < round.stale.as_secs_f64();
+        recent(self.entry.heartbeat.at) || self.modified.is_some_and(recent)
+    }
+}
+
+impl Track {
+    fn seen_first(sighting: &Sighting<'_>, round: &Round) -> Track {
+        Track {
+            instance: sighting.instance(round.moment.now),
+            lock: sighting.lock.cloned(),
+            observed: Duration::ZERO,
+            has_beaten: false,
+            was_recent: sighting.is_recent(round),
+            port: None,
+            was_live: false,
+            is_awaited: false,
+        }
+    }
+
+    fn seen_again(mut self, sighting: &Sighting<'_>, round: &Round) -> Track {
+        let before = &self.instance.entry;
+        let has_changed = before.heartbeat.seq != sighting.entry.heartbeat.seq
+            || before.registered_at != sighting.entry.registered_at
+            || !before.has_same_owner(sighting.entry);
+        self.is_awaited = false;
+        self.lock = sighting.lock.cloned();
+        if has_changed {
+            self.instance = sighting.instance(round.moment.now);
+            (self.has_beaten, self.observed, self.port) = (true, Duration::ZERO, None);
+            return self;
+        }
+        if !Arc::ptr_eq(before, sighting.entry) {
+            self.instance = sighting.instance(self.instance.beat_seen);
+        }
+        if sighting.readable {
+            self.observed += round.step;
+        }
+        self
+    }
+
+    fn judge(&mut self, round: &Round, facts: &dyn Facts) -> Verdict {
+        let instance = self.instance.clone();
+        let entry = &instance.entry;
+        if let Some(held) = self.lock.as_ref().and_then(|lock| facts.lock_is_held(lock)) {
+            return if held { Verdict::Live } else { Verdict::Dead(Death::ProcessGone) };
+        }
+        if instance.origin == Origin::Foreign && self.is_missed(entry, facts) {
+            return Verdict::Hidden;
+        }
+        let same_host = instance.origin == Origin::Ours && entry.host_id == facts.host_id();
+        let evidence = Evidence {
+            is_gone: same_host && facts.process_is_gone(entry.pid, entry.pid_start),
+            observed: self.observed,
+            elapsed: round.moment.now.saturating_duration_since(instance.beat_seen),
+            stale: round.stale,
+            has_beaten: self.has_beaten,
+            was_recent: self.was_recent,
+            was_live: self.was_live,
+        };
+        judge(&evidence, || {
+            self.port = self.port.or_else(|| facts.port_answers(&entry.host, entry.port));
+            self.port
+        })
+    }
+
+    /// A foreign row names a pid, but not of which pid namespace: that it is missing here proves nothing, unless its
+    /// heartbeats are missing as well.
+    fn is_missed(&self, entry: &Entry, facts: &dyn Facts) -> bool {
+        let is_silent = !self.has_beaten || self.observed >= FOREIGN_PID_GRACE;
+        is_silent && facts.is_this_host(&entry.host) && facts.process_is_gone(entry.pid, None)
+    }
+}

@@ -1,0 +1,154 @@
+//! What an observer may ask about the world beside the files themselves, as a trait, so that tests can invent one.
+//!
+//! **Invariant**: asking never waits: a port is probed in the background, and the answer is there at a later scan.
+//! **Thread**: `probe`, one for each port that is being probed; it ends with its answer.
+//! **Bounds**: `PROBES_MAX`, `PROBE_TIME_MAX`. A name that resolves slowly keeps its thread that long, and no other.
+//! Left out on purpose: what the answers mean (`registry.rs`).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::{PROBE_TIME_MAX, PROBES_MAX};
+use crate::registry::foreign;
+use crate::{os, worker};
+
+pub trait Facts {
+    /// Where pids can be compared.
+    fn host_id(&self) -> &str;
+
+    /// True only if proven.
+    fn process_is_gone(&self, pid: u32, start: Option<u64>) -> bool;
+
+    /// Whether an advertised address is of this machine, as far as one can tell.
+    fn is_this_host(&self, host: &str) -> bool;
+
+    /// Whether somebody accepts connections there; `None` while that is not known.
+    fn port_answers(&self, host: &str, port: u16) -> Option<bool>;
+
+    /// Whether a lock file in `locks/` is held; `None` if that cannot be told.
+    fn lock_is_held(&self, name: &str) -> Option<bool>;
+}
+
+/// The world as it is.
+pub struct HostFacts {
+    root: PathBuf,
+    own_address: Option<IpAddr>,
+    own_name: Option<String>,
+    probes: Arc<Probes>,
+}
+
+/// Ports asked about: `None` while the probe is under way. An answer is taken out by whoever asks next.
+type Probes = Mutex<HashMap<(String, u16), Option<bool>>>;
+
+impl HostFacts {
+    /// `root` is the registry folder, for its locks.
+    pub fn new(root: PathBuf) -> HostFacts {
+        HostFacts { root, own_address: os::outward_address(), own_name: os::hostname(), probes: Arc::default() }
+    }
+}
+
+impl Facts for HostFacts {
+    fn host_id(&self) -> &str {
+        os::host_id()
+    }
+
+    fn process_is_gone(&self, pid: u32, start: Option<u64>) -> bool {
+        os::process_is_gone(pid, start)
+    }
+
+    fn is_this_host(&self, host: &str) -> bool {
+        match host.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback() || Some(address) == self.own_address,
+            Err(_) => host.eq_ignore_ascii_case("localhost") || self.own_name.as_deref() == Some(host),
+        }
+    }
+
+    fn port_answers(&self, host: &str, port: u16) -> Option<bool> {
+        let key = (host.to_owned(), port);
+        let mut probes = lock(&self.probes);
+        if let Some(state) = probes.get(&key).copied() {
+            if state.is_some() {
+                probes.remove(&key);
+            }
+            return state;
+        }
+        // Answers that nobody came back for.
+        if probes.len() >= PROBES_MAX {
+            probes.retain(|_, state| state.is_none());
+        }
+        if probes.len() < PROBES_MAX {
+            probes.insert(key.clone(), None);
+            drop(probes);
+            self.start_probe(key);
+        }
+        None
+    }
+
+    fn lock_is_held(&self, name: &str) -> Option<bool> {
+        foreign::lock_is_held(&self.root, name)
+    }
+}
+
+impl HostFacts {
+    fn start_probe(&self, key: (String, u16)) {
+        let (probes, probed) = (self.probes.clone(), key.clone());
+        let started = worker::spawn("probe", move || {
+            let answer = accepts(&probed.0, probed.1);
+            lock(&probes).insert(probed, Some(answer));
+        });
+        if started.is_err() {
+            // Out of threads: to be asked again.
+            lock(&self.probes).remove(&key);
+        }
+    }
+}
+
+fn accepts(host: &str, port: u16) -> bool {
+    let Ok(addresses) = (host, port).to_socket_addrs() else { return false };
+    addresses.take(2).any(|address| TcpStream::connect_timeout(&address, PROBE_TIME_MAX).is_ok())
+}
+
+fn lock(probes: &Probes) -> MutexGuard<'_, HashMap<(String, u16), Option<bool>>> {
+    probes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn ports_are_probed_in_the_background() {
+        let facts = HostFacts::new(std::env::temp_dir());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be bound");
+        let port = listener.local_addr().expect("it has an address").port();
+        assert_eq!(ask(&facts, port), Some(true));
+        drop(listener);
+        assert_eq!(ask(&facts, port), Some(false));
+    }
+
+    fn ask(facts: &HostFacts, port: u16) -> Option<bool> {
+        let patience = Instant::now() + Duration::from_secs(5);
+        assert_eq!(facts.port_answers("127.0.0.1", port), None, "the first question only starts the probe");
+        while Instant::now() < patience {
+            if let Some(answer) = facts.port_answers("127.0.0.1", port) {
+                return Some(answer);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        None
+    }
+
+    #[test]
+    fn own_addresses() {
+        let facts = HostFacts::new(std::env::temp_dir());
+        for host in ["127.0.0.1", "127.3.2.1", "::1", "localhost"] {
+            assert!(facts.is_this_host(host), "{host}");
+        }
+        assert!(!facts.is_this_host("192.0.2.77") && !facts.is_this_host("no-such-host.example"));
+    }
+}

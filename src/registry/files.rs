@@ -1,0 +1,298 @@
+//! The few file operations that the registry is made of, none of which trusts what it finds.
+//!
+//! **Invariant**: a file is replaced whole or not at all. Only regular files are read: no link is followed, no FIFO
+//! or device is waited for, and a file that grows while it is read is read up to its bound.
+//! **Thread**: the caller's. On a network file system any of these may hang; only `scanner` and `heartbeat` wait then.
+//! **Bounds**: given by the caller for every reading.
+//! Left out on purpose: what the files mean, and locks: no two writers share a file.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+/// What tells one version of a file from the next. A new version is another inode, as the old one is still in place
+/// while it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    inode: u64,
+    modified: (i64, i64),
+    size: u64,
+}
+
+/// Which folder it is: device and inode. Another one under the same name has lost its files for the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderId(u64, u64);
+
+/// Why a file was not read.
+#[derive(Debug)]
+pub enum Unread {
+    /// There is none.
+    Missing,
+    /// A link, a folder, a FIFO …
+    NotAFile,
+    TooLarge,
+    Failed(io::Error),
+}
+
+/// Names in a folder, sorted.
+#[derive(Debug, Default)]
+pub struct Names {
+    pub names: Vec<String>,
+    /// Names that are not text.
+    pub odd: usize,
+    /// The folder holds more than were read.
+    pub more: bool,
+}
+
+impl Stamp {
+    /// Time of the last change, in seconds since the epoch, by the file system's clock.
+    pub fn modified(&self) -> f64 {
+        self.modified.0 as f64 + self.modified.1 as f64 / 1e9
+    }
+
+    fn of(metadata: &Metadata) -> Result<Stamp, Unread> {
+        if !metadata.is_file() {
+            return Err(Unread::NotAFile);
+        }
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Ok(Stamp { inode: metadata.ino(), modified, size: metadata.size() })
+    }
+}
+
+/// Looks at a file without opening it.
+pub fn look(path: &Path) -> Result<Stamp, Unread> {
+    step("look")?;
+    Stamp::of(&fs::symlink_metadata(path)?)
+}
+
+/// Reads a whole file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<(Stamp, Vec<u8>), Unread> {
+    let file = open(path)?;
+    step("read")?;
+    let stamp = Stamp::of(&file.metadata()?)?;
+    if stamp.size > limit {
+        return Err(Unread::TooLarge);
+    }
+    let mut bytes = Vec::with_capacity(stamp.size as usize);
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(Unread::TooLarge) } else { Ok((stamp, bytes)) }
+}
+
+/// Opens what ought to be a regular file; never waits and never follows a link.
+pub fn open(path: &Path) -> Result<File, Unread> {
+    step("open")?;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?)
+}
+
+/// Names in a folder, at most `limit` of them.
+pub fn list(folder: &Path, limit: usize) -> io::Result<Names> {
+    step("list")?;
+    let mut found = Names::default();
+    for (count, item) in fs::read_dir(folder)?.enumerate() {
+        let name = item?.file_name();
+        if count == limit {
+            found.more = true;
+            break;
+        }
+        match name.into_string() {
+            Ok(name) => found.names.push(name),
+            Err(_) => found.odd += 1,
+        }
+    }
+    found.names.sort_unstable();
+    Ok(found)
+}
+
+/// Which folder is there now, if any.
+pub fn folder_id(folder: &Path) -> io::Result<Option<FolderId>> {
+    step("look")?;
+    match fs::metadata(folder) {
+        Ok(metadata) => Ok(Some(FolderId(metadata.dev(), metadata.ino()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts a new version in the place of a file: written beside it, on disk, then renamed. A folder that is missing is made.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_of(path);
+    let mut file = match create(&temporary) {
+        // Left over by one who died while writing, or put there by somebody else.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            remove(&temporary)?;
+            create(&temporary)?
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            make_folder(path)?;
+            create(&temporary)?
+        }
+        other => other?,
+    };
+    let written = fill(&mut file, bytes).and_then(|()| {
+        step("rename")?;
+        fs::rename(&temporary, path)
+    });
+    if let Err(error) = written {
+        // It holds disk space that may be what is missing.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_folder(path);
+    Ok(())
+}
+
+/// Removes a file, or a link itself; false if there was none.
+pub fn remove(path: &Path) -> io::Result<bool> {
+    step("remove")?;
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the next version of a file is written: always the same name, as each new one is scanned by virus scanners.
+pub fn temporary_of(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".tmp");
+    path.with_file_name(name)
+}
+
+/// Never opens what is there already: neither a link nor a FIFO in the place of our file gets a byte.
+fn create(path: &Path) -> io::Result<File> {
+    step("create")?;
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+fn fill(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    step("write")?;
+    file.write_all(bytes)?;
+    step("sync")?;
+    // Before the rename: else a power cut leaves the new name on a file of NULs.
+    file.sync_data()
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    step("make folder")?;
+    path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// Some file systems cannot; the rename is done all the same.
+fn sync_folder(path: &Path) {
+    if let Some(folder) = path.parent() {
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Unread {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT) => Unread::Missing,
+            // How a link and a socket answer when they are opened.
+            Some(Errno::LOOP | Errno::NXIO) => Unread::NotAFile,
+            _ => Unread::Failed(error),
+        }
+    }
+}
+
+#[cfg(not(test))]
+fn step(_: &'static str) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+use faults::step;
+
+/// Makes one file operation of this thread fail.
+#[cfg(test)]
+pub mod faults {
+    use std::cell::Cell;
+    use std::io::{self, ErrorKind};
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// Runs `body` with the `nth` file operation (from 1) failing; false if there were fewer.
+    pub fn with_failure(nth: u32, body: impl FnOnce()) -> bool {
+        LEFT.set(Some(nth));
+        body();
+        LEFT.take().is_none()
+    }
+
+    pub fn step(operation: &'static str) -> io::Result<()> {
+        match LEFT.get() {
+            Some(1) => {
+                LEFT.set(None);
+                Err(io::Error::new(ErrorKind::StorageFull, operation))
+            }
+            left => {
+                LEFT.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::os;
+
+    /// A fresh folder, removed at the end.
+    pub struct Folder(pub PathBuf);
+
+    impl Folder {
+        #[allow(clippy::new_without_default, reason = "it makes a folder")]
+        pub fn new() -> Folder {
+            let path = std::env::temp_dir().join(format!("dcc-mcp-test-{}", os::uuid_v4()));
+            fs::create_dir(&path).expect("a temporary folder can be made");
+            Folder(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all() {
+        let folder = Folder::new();
+        let path = folder.0.join("sub/a.json");
+        replace(&path, b"old").expect("the folder is made");
+        let mut nth = 1;
+        while faults::with_failure(nth, || drop(replace(&path, b"new"))) {
+            let bytes = fs::read(&path).expect("the file is there");
+            assert_eq!(bytes, b"old", "operation {nth} failed");
+            assert!(!temporary_of(&path).exists(), "operation {nth} failed and left something");
+            nth += 1;
+        }
+        assert!(nth > 4, "create, write, sync, rename");
+        assert_eq!(fs::read(&path).expect("the file is there"), b"new");
+    }
+
+    #[test]
+    fn what_lies_in_the_way_is_not_written_through() {
+        let folder = Folder::new();
+        let (path, victim) = (folder.0.join("a.json"), folder.0.join("victim"));
+        fs::write(&victim, "victim").expect("a file can be written");
+        std::os::unix::fs::symlink(&victim, temporary_of(&path)).expect("a link can be made");
+        replace(&path, b"new").expect("the link is removed");
+        std::os::unix::fs::symlink(&victim, folder.0.join("b.json")).expect("a link can be made");
+        replace(&folder.0.join("b.json"), b"new").expect("the link is replaced");
+        assert_eq!(fs::read(&victim).expect("still there"), b"victim");
+        assert!(look(&folder.0.join("b.json")).is_ok(), "a regular file by now");
+
+        fs::create_dir(temporary_of(&folder.0.join("c.json"))).expect("a folder can be made");
+        assert!(replace(&folder.0.join("c.json"), b"new").is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! Session ids that carry their own state, so that any process accepts a session that another one opened.
+//!
+//! `dcc1-<revision>-<capabilities>-<catalogue state>-<random>`, for example
+//! `dcc1-20250618-5-9f1c22d0.00000000.00000000-5d0e…`. Visible ASCII as MCP asks (transports, session management);
+//! 128 random bits make it unguessable. It is no credential: who may speak to us is decided by `endpoint/access.rs`.
+//!
+//! **Invariant**: nothing about a session has to be stored; only ids that a client ended are remembered.
+//! **Bounds**: `ENDED_SESSIONS_MAX`, the oldest is forgotten first.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Deserialize;
+
+use crate::limits::ENDED_SESSIONS_MAX;
+use crate::mcp::Revision;
+use crate::os;
+
+/// What one `initialize` agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub revision: Revision,
+    pub client: ClientCapabilities,
+    /// What the lists held when the session began: a stream opened later is told what changed since.
+    pub born: State,
+    /// Tells this session from all others.
+    pub key: u128,
+}
+
+/// Marks of the three lists that a client may follow; equal marks mean equal lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub tools: u32,
+    pub prompts: u32,
+    pub resources: u32,
+}
+
+/// The client capabilities that a server may make use of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCapabilities {
+    pub roots: bool,
+    pub sampling: bool,
+    pub elicitation: bool,
+}
+
+/// Sessions that their clients ended with DELETE: they get 404 from then on.
+#[derive(Default)]
+pub struct EndedSessions {
+    inner: Mutex<(HashSet<u128>, VecDeque<u128>)>,
+}
+
+impl Session {
+    pub fn begin(revision: Revision, client: ClientCapabilities, born: State) -> Session {
+        Session { revision, client, born, key: u128::from_be_bytes(os::random_bytes::<16>()) }
+    }
+
+    /// Reads an id that this program wrote, in whichever process; `None` for any other text.
+    pub fn parse(id: &str) -> Option<Session> {
+        let mut parts = id.split('-');
+        let session = match (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()) {
+            ("dcc1", revision, client, born, key, None) if key.len() == 32 => Session {
+                revision: Revision::ALL.into_iter().find(|known| compact(*known) == revision)?,
+                client: ClientCapabilities::from_bits(hex(client, 1)?),
+                born: State::parse(born)?,
+                key: u128::from_str_radix(key, 16).ok()?,
+            },
+            _ => return None,
+        };
+        // One id has one spelling, or an ended session could come back as another.
+        (session.to_string() == id).then_some(session)
+    }
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dcc1-{}-{:x}-{}-{:032x}", compact(self.revision), self.client.bits(), self.born, self.key)
+    }
+}
+
+impl State {
+    /// Reads what `Display` wrote.
+    pub fn parse(text: &str) -> Option<State> {
+        let mut parts = text.split('.').map(|part| hex(part, 8));
+        let state = State { tools: parts.next()??, prompts: parts.next()??, resources: parts.next()?? };
+        parts.next().is_none().then_some(state)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}.{:08x}.{:08x}", self.tools, self.prompts, self.resources)
+    }
+}
+
+impl ClientCapabilities {
+    fn bits(self) -> u32 {
+        u32::from(self.roots) | u32::from(self.sampling) << 1 | u32::from(self.elicitation) << 2
+    }
+
+    fn from_bits(bits: u32) -> ClientCapabilities {
+        ClientCapabilities { roots: bits & 1 != 0, sampling: bits & 2 != 0, elicitation: bits & 4 != 0 }
+    }
+}
+
+/// `capabilities` of `initialize`: a capability is offered by being there, whatever it holds.
+impl<'de> Deserialize<'de> for ClientCapabilities {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<ClientCapabilities, D::Error> {
+        let members = serde_json::Map::deserialize(input)?;
+        let has = |name| members.get(name).is_some_and(serde_json::Value::is_object);
+        Ok(ClientCapabilities { roots: has("roots"), sampling: has("sampling"), elicitation: has("elicitation") })
+    }
+}
+
+impl EndedSessions {
+    pub fn end(&self, session: Session) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (keys, order) = &mut *inner;
+        if keys.insert(session.key) {
+            order.push_back(session.key);
+        }
+        if order.len() > ENDED_SESSIONS_MAX
+            && let Some(oldest) = order.pop_front()
+        {
+            keys.remove(&oldest);
+        }
+    }
+
+    pub fn contains(&self, session: Session) -> bool {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).0.contains(&session.key)
+    }
+}
+
+fn compact(revision: Revision) -> String {
+    revision.as_str().replace('-', "")
+}
+
+fn hex(text: &str, digits: usize) -> Option<u32> {
+    let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    plain.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Session {
+        let client = ClientCapabilities { roots: true, sampling: false, elicitation: true };
+        Session::begin(Revision::R2025_06_18, client, State { tools: 0x9f1c_22d0, prompts: 0, resources: 7 })
+    }
+
+    #[test]
+    fn an_id_says_all_there_is_to_know() {
+        let session = sample();
+        let id = session.to_string();
+        assert!(id.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
+        assert_eq!(Session::parse(&id), Some(session));
+        assert_ne!(sample().key, session.key);
+    }
+
+    #[test]
+    fn other_texts_are_no_sessions() {
+        let id = sample().to_string();
+        for other in
+            ["", "dcc1", "x", &id[1..], &id[..id.len() - 1], &id.to_uppercase(), &format!("{id}0"), &format!("{id}-")]
+        {
+            assert_eq!(Session::parse(other), None, "{other}");
+        }
+        assert_eq!(Session::parse(&id.replace("20250618", "19990101")), None);
+    }
+
+    #[test]
+    fn the_oldest_ended_session_is_forgotten_first() {
+        let ended = EndedSessions::default();
+        let first = sample();
+        ended.end(first);
+        assert!(ended.contains(first));
+        for _ in 0..ENDED_SESSIONS_MAX {
+            ended.end(sample());
+        }
+        assert!(!ended.contains(first));
+    }
+}
