@@ -208,3 +208,63 @@ fn parse_error(error: serde_json::Error) -> ErrorObject {
     let code = if error.is_data() { INVALID_REQUEST } else { PARSE_ERROR };
     ErrorObject::new(code, format!("the body is not a JSON-RPC message: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &str) -> String {
+        match parse(text.as_bytes()) {
+            Ok(Body::One(Message::Request { id, method, .. })) => format!("request {} {method}", id.text()),
+            Ok(Body::One(Message::Notification { method, .. })) => format!("notification {method}"),
+            Ok(Body::One(Message::Response { id, result })) => format!("response {} {}", id.text(), result.is_ok()),
+            Ok(Body::Batch(messages)) => format!("batch {}", messages.len()),
+            Err(error) => error.code.to_string(),
+        }
+    }
+
+    #[test]
+    fn messages() {
+        for (text, expected) in [
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, "request 1 ping"),
+            (r#"{"jsonrpc":"2.0","id":"1","method":"ping","params":{}}"#, "request \"1\" ping"),
+            (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, "notification notifications/initialized"),
+            (r#"{"jsonrpc":"2.0","id":7,"result":{}}"#, "response 7 true"),
+            (r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":""}}"#, "response 7 false"),
+            (r#" [{"jsonrpc":"2.0","id":1,"method":"ping"},5]"#, "batch 2"),
+            ("[]", "-32600"),
+            (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, "-32600"),
+            (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, "-32600"),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, "-32600"),
+            (r#"{"id":1,"method":"ping"}"#, "-32600"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#, "-32600"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#, "-32600"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, "-32600"),
+            ("{", "-32700"),
+            ("", "-32700"),
+            ("\u{1}", "-32700"),
+            ("5", "-32600"),
+        ] {
+            assert_eq!(kind(text), expected, "{text}");
+        }
+        assert!(matches!(parse(b"\xff"), Err(error) if error.code == PARSE_ERROR));
+        assert_eq!(kind(&format!("[{}1]", "1,".repeat(crate::limits::BATCH_MESSAGES_MAX))), "-32600");
+        assert_eq!(kind(&"[".repeat(100_000)), "-32700");
+    }
+
+    #[test]
+    fn an_id_is_written_as_it_was_read_and_never_as_null() {
+        let text = r#"{"jsonrpc":"2.0","id":"a\u0062","method":"ping"}"#;
+        let Ok(Message::Request { id, .. }) = parse_one(text) else { panic!("a request") };
+        assert_eq!(result(id, b"{}"), br#"{"jsonrpc":"2.0","id":"a\u0062","result":{}}"#);
+        let no_id = error(None, &ErrorObject::new(PARSE_ERROR, "x"));
+        assert_eq!(no_id, br#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"x"}}"#);
+    }
+
+    #[test]
+    fn splice_keeps_all_but_the_parts() {
+        let text = String::from(r#"{"name": "a", "n": 1 }"#);
+        let (name, number) = (&text[9..12], &text[19..20]);
+        assert_eq!(splice(&text, &[(name, "\"long\""), (number, "22")]), br#"{"name": "long", "n": 22 }"#);
+    }
+}

@@ -4,6 +4,7 @@
 pub mod deadline;
 pub mod hash;
 pub mod limits;
+pub mod metrics;
 pub mod os;
 pub mod throttle;
 pub mod worker;
@@ -16,3 +17,9 @@ pub mod registry;
 pub mod skills;
 
 pub mod session;
+
+pub mod hub;
+
+pub mod election;
+pub mod endpoint;
+pub mod status;

@@ -1,0 +1,498 @@
+//! MCP over Streamable HTTP, for an instance and for the gateway alike: what they offer is behind `Service`.
+//!
+//! The order of the checks is the one that works for all known clients: names (403) and token (401), in the routes;
+//! then method (405), body (413), content type (415), `Accept` (406), JSON (400), shape (400), session missing (400) or
+//! ended or none of ours (404), protocol header (400). Once a session stands, whatever a request does wrong is answered
+//! with status 200 and a JSON-RPC error, since many clients never recover from another status.
+//!
+//! **Invariant**: nothing is stored for a session (`session.rs`). A notification is answered 202 with an empty body.
+//! **Thread**: the connection's.
+//! **Bounds**: those of `http/server.rs`; `BATCH_MESSAGES_MAX`; `STREAMS_MAX`.
+//! Left out on purpose: what tools there are and how they run.
+
+pub mod access;
+pub mod calls;
+pub mod outlet;
+
+use std::borrow::Cow;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crossbeam_channel::RecvTimeoutError;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::deadline::Deadline;
+use crate::endpoint::calls::{CallTable, Ticket};
+use crate::endpoint::outlet::{Outlet, Progress, SSE_HEADERS};
+use crate::http::head::{Method, RequestHead};
+use crate::http::server::{Exchange, Refusal};
+use crate::http::sse;
+use crate::hub::{EventIds, Hub, Told};
+use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
+use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
+use crate::mcp::Revision;
+use crate::session::{ClientCapabilities, EndedSessions, Session, State};
+
+/// What is served: the tools of one instance, or of all.
+pub trait Service: Send + Sync + 'static {
+    /// Marks of the lists as they are now.
+    fn state(&self) -> State;
+
+    /// The result of `tools/list`, encoded.
+    fn list_tools(&self) -> Result<Arc<[u8]>, ErrorObject>;
+
+    /// Runs a tool and waits for its result.
+    fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
+
+    /// What an agent should know before it begins.
+    fn instructions(&self) -> &str;
+}
+
+/// One `tools/call`, with the parts of it that a service may look at.
+pub struct ToolCall<'a> {
+    pub name: Cow<'a, str>,
+    /// The name as JSON text inside `params`, to be replaced there.
+    pub name_text: &'a str,
+    pub params: &'a str,
+    pub arguments: Option<&'a str>,
+    /// The progress token as JSON text inside `params`.
+    pub progress_token: Option<&'a RawValue>,
+    pub ticket: &'a Ticket<'a>,
+    pub deadline: Deadline,
+}
+
+/// The answer to a request: the JSON text of `result`, or why there is none.
+pub type Answer = Result<Payload, Failure>;
+
+/// JSON text on its way through.
+pub enum Payload {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+    /// A part of what an instance answered.
+    Part(Vec<u8>, Range<usize>),
+}
+
+pub enum Failure {
+    /// The JSON text of the `error` member.
+    Error(Payload),
+    /// The client took the call back, or is gone: there is nobody to answer.
+    Cancelled,
+}
+
+pub struct Endpoint {
+    pub service: Arc<dyn Service>,
+    pub hub: Arc<Hub>,
+    pub server_name: String,
+    pub call_timeout: std::time::Duration,
+    calls: CallTable,
+    ended: EndedSessions,
+    ids: EventIds,
+}
+
+/// The code for a request that its client cancelled; the specification names none, LSP's is the usual one.
+const REQUEST_CANCELLED: i32 = -32800;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeParams {
+    protocol_version: String,
+    #[serde(default)]
+    capabilities: ClientCapabilities,
+}
+
+#[derive(Deserialize)]
+struct ListParams {
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CallToolParams<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_meta")]
+    meta: Option<CallMeta<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CallMeta<'a> {
+    #[serde(borrow)]
+    progress_token: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CancelledParams<'a> {
+    #[serde(borrow)]
+    request_id: &'a RawValue,
+}
+
+/// Why a message cannot be taken: the HTTP status and the error.
+struct Refused(u16, ErrorObject);
+
+impl Endpoint {
+    pub fn new(
+        service: Arc<dyn Service>,
+        hub: Arc<Hub>,
+        server_name: String,
+        call_timeout: std::time::Duration,
+    ) -> Endpoint {
+        let (calls, ended) = (CallTable::default(), EndedSessions::default());
+        Endpoint { service, hub, server_name, call_timeout, calls, ended, ids: EventIds::new() }
+    }
+
+    /// Tool calls under way.
+    pub fn calls_under_way(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Serves one request to the MCP endpoint; `headers` go with the answer.
+    pub fn handle(
+        &self,
+        request: &RequestHead,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+    ) -> io::Result<()> {
+        match request.method() {
+            Method::Post => self.post(request, exchange, headers),
+            Method::Get => self.follow(request, exchange, headers),
+            Method::Delete => match self.session(request) {
+                Ok(session) => {
+                    self.ended.end(session);
+                    exchange.respond(204, headers, &[])
+                }
+                Err(refused) => respond_refused(exchange, headers, None, &refused),
+            },
+            _ => method_not_allowed(exchange, headers, "GET, POST, DELETE"),
+        }
+    }
+
+    fn post(&self, request: &RequestHead, exchange: &mut Exchange<'_>, headers: &[(&str, &str)]) -> io::Result<()> {
+        let body = match exchange.read_body() {
+            Ok(body) => body,
+            Err(refusal) => return exchange.refuse(&refusal),
+        };
+        if let Err(refused) = check_media_types(request) {
+            return respond_refused(exchange, headers, None, &refused);
+        }
+        match jsonrpc::parse(&body) {
+            Err(error) => respond_refused(exchange, headers, None, &Refused(400, error)),
+            Ok(Body::One(message)) => self.one(request, exchange, headers, message),
+            Ok(Body::Batch(messages)) => self.batch(request, exchange, headers, messages),
+        }
+    }
+
+    fn one(
+        &self,
+        request: &RequestHead,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+        message: Message<'_>,
+    ) -> io::Result<()> {
+        let (id, method, params) = match message {
+            Message::Request { id, method, params } => (id, method, params),
+            other => {
+                return match self.session(request) {
+                    Ok(session) => {
+                        self.take(session, &other);
+                        exchange.respond(202, headers, &[])
+                    }
+                    Err(refused) => respond_refused(exchange, headers, None, &refused),
+                };
+            }
+        };
+        if method == "initialize" {
+            return self.initialize(exchange, headers, id, params);
+        }
+        if method == "server/discover" {
+            // The probe of clients that can do without a handshake; any prompt error sends them to `initialize`.
+            return respond_refused(exchange, headers, Some(id), &Refused(200, unknown_method(&method)));
+        }
+        let session = match self.session(request) {
+            Ok(session) => session,
+            Err(refused) => return respond_refused(exchange, headers, Some(id), &refused),
+        };
+        let mut outlet = Outlet::new(exchange, headers, &self.ids, self.service.state());
+        let answer = self.answer(session, id, &method, params, &mut outlet);
+        write_answer(outlet, id, &answer)
+    }
+
+    /// Several messages in one body (2025-03-26): answered one after the other, together.
+    fn batch(
+        &self,
+        request: &RequestHead,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+        messages: Vec<Result<Message<'_>, ErrorObject>>,
+    ) -> io::Result<()> {
+        let session = match self.session(request) {
+            Ok(session) if session.revision.has_batches() => session,
+            Ok(session) => {
+                let text = format!("{} has no batches; send one message in a body", session.revision.as_str());
+                let refused = Refused(400, ErrorObject::new(INVALID_REQUEST, text));
+                return respond_refused(exchange, headers, None, &refused);
+            }
+            Err(refused) => return respond_refused(exchange, headers, None, &refused),
+        };
+        let mut outlet = Outlet::new(exchange, headers, &self.ids, self.service.state());
+        let mut answers: Vec<Vec<u8>> = Vec::new();
+        for message in messages {
+            match message {
+                Ok(Message::Request { id, method, params }) => {
+                    let answer = self.answer(session, id, &method, params, &mut outlet);
+                    answers.extend(response(id, &answer).map(|parts| parts.concat()));
+                }
+                Ok(other) => self.take(session, &other),
+                Err(error) => answers.push(jsonrpc::error(None, &error)),
+            }
+        }
+        if answers.is_empty() {
+            return outlet.finish(202, &[]);
+        }
+        outlet.finish(200, &[b"[", &answers.join(&b','), b"]"])
+    }
+
+    fn initialize(
+        &self,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+        id: RequestId<'_>,
+        params: Option<&RawValue>,
+    ) -> io::Result<()> {
+        let params: InitializeParams = match read_params(params) {
+            Ok(params) => params,
+            Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
+        };
+        let revision = Revision::negotiate(&params.protocol_version);
+        let session = Session::begin(revision, params.capabilities, self.service.state());
+        let result = json!({
+            "protocolVersion": revision.as_str(),
+            "capabilities": {"tools": {"listChanged": true}},
+            "serverInfo": {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")},
+            "instructions": self.service.instructions(),
+        });
+        let session_id = session.to_string();
+        let mut all = vec![("Content-Type", "application/json"), ("Mcp-Session-Id", session_id.as_str())];
+        all.extend_from_slice(headers);
+        exchange.respond(200, &all, &[&jsonrpc::result(id, &jsonrpc::to_bytes(&result))])
+    }
+
+    fn answer(
+        &self,
+        session: Session,
+        id: RequestId<'_>,
+        method: &str,
+        params: Option<&RawValue>,
+        outlet: &mut Outlet<'_, '_>,
+    ) -> Answer {
+        match method {
+            "ping" => Ok(Payload::Owned(b"{}".to_vec())),
+            "tools/list" => {
+                let params: Option<ListParams> = params.map(|params| read_params(Some(params))).transpose()?;
+                if params.is_some_and(|params| params.cursor.is_some()) {
+                    return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
+                }
+                Ok(Payload::Shared(self.service.list_tools()?))
+            }
+            "tools/call" => self.call_tool(session, id, params, outlet),
+            "initialize" => Err(ErrorObject::new(INVALID_REQUEST, "initialize must not be part of a batch").into()),
+            _ => Err(unknown_method(method).into()),
+        }
+    }
+
+    fn call_tool(
+        &self,
+        session: Session,
+        id: RequestId<'_>,
+        params: Option<&RawValue>,
+        outlet: &mut Outlet<'_, '_>,
+    ) -> Answer {
+        let text = params.map_or("{}", RawValue::get);
+        let params: CallToolParams<'_> = read_params(params)?;
+        let name: Cow<'_, str> = serde_json::from_str(params.name.get())
+            .map_err(|_| ErrorObject::invalid_params("\"name\" must be the tool's name, a string"))?;
+        if let Some(arguments) = params.arguments
+            && !arguments.get().starts_with('{')
+        {
+            return Err(ErrorObject::invalid_params("\"arguments\" must be an object").into());
+        }
+        let ticket = self.calls.begin(session.key, id.text());
+        let call = ToolCall {
+            name,
+            name_text: params.name.get(),
+            params: text,
+            arguments: params.arguments.map(RawValue::get),
+            progress_token: params.meta.and_then(|meta| meta.progress_token),
+            ticket: &ticket,
+            deadline: Deadline::after(self.call_timeout),
+        };
+        let answer = self.service.call_tool(&call, outlet);
+        if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }
+    }
+
+    /// Takes a notification, or a response to a request that we did not make.
+    fn take(&self, session: Session, message: &Message<'_>) {
+        if let Message::Notification { method, params: Some(params) } = message
+            && method == "notifications/cancelled"
+            && let Ok(params) = serde_json::from_str::<CancelledParams<'_>>(params.get())
+        {
+            self.calls.cancel(session.key, params.request_id.get());
+        }
+    }
+
+    /// The GET stream of a session: what changes in the lists.
+    fn follow(&self, request: &RequestHead, exchange: &mut Exchange<'_>, headers: &[(&str, &str)]) -> io::Result<()> {
+        if !accepts(request, "text/event-stream") {
+            let error = ErrorObject::new(INVALID_REQUEST, "a stream is opened with \"Accept: text/event-stream\"");
+            return respond_refused(exchange, headers, None, &Refused(406, error));
+        }
+        let session = match self.session(request) {
+            Ok(session) => session,
+            Err(refused) => return respond_refused(exchange, headers, None, &refused),
+        };
+        let told = request.header("last-event-id").map_or(Told::State(session.born), Told::parse);
+        let Ok(stream) = self.hub.open(session.key, told) else {
+            let message = "too many streams are open here; try again later".to_owned();
+            return exchange.refuse(&Refusal { status: 503, code: "too_many_streams", message });
+        };
+        let mut all = SSE_HEADERS.to_vec();
+        all.extend_from_slice(headers);
+        exchange.start_stream(200, &all)?;
+        exchange.write(&[&sse::retry(SSE_RETRY)])?;
+        loop {
+            match stream.next(SSE_COMMENT_EVERY) {
+                Ok(event) => exchange.write(&[&event])?,
+                Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
+                Err(RecvTimeoutError::Disconnected) => return exchange.finish(),
+            }
+        }
+    }
+
+    /// The session that a request belongs to.
+    fn session(&self, request: &RequestHead) -> Result<Session, Refused> {
+        let Some(id) = request.header("mcp-session-id") else {
+            let text = "the Mcp-Session-Id header is missing; send initialize first and repeat the id it answers";
+            return Err(Refused(400, ErrorObject::new(INVALID_REQUEST, text)));
+        };
+        let session = Session::parse(id).filter(|session| !self.ended.contains(*session)).ok_or_else(|| {
+            Refused(
+                404,
+                ErrorObject::new(INVALID_REQUEST, "this session has ended or is none of ours; send initialize"),
+            )
+        })?;
+        match request.header("mcp-protocol-version") {
+            Some(version) if session.revision.has_version_header() && Revision::parse(version).is_none() => {
+                let known = Revision::ALL.map(Revision::as_str).join(", ");
+                let text = format!("this MCP-Protocol-Version is not spoken here; send one of {known}");
+                Err(Refused(400, ErrorObject::new(INVALID_REQUEST, text)))
+            }
+            _ => Ok(session),
+        }
+    }
+}
+
+impl Payload {
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Payload::Owned(bytes) => bytes,
+            Payload::Shared(bytes) => bytes,
+            Payload::Part(bytes, range) => &bytes[range.clone()],
+        }
+    }
+}
+
+impl From<ErrorObject> for Failure {
+    fn from(error: ErrorObject) -> Failure {
+        Failure::Error(Payload::Owned(jsonrpc::to_bytes(&error)))
+    }
+}
+
+impl ToolCall<'_> {
+    pub fn progress(&self) -> Progress {
+        Progress::new(self.progress_token)
+    }
+}
+
+/// Answers a method that the route does not take.
+pub fn method_not_allowed(exchange: &mut Exchange<'_>, headers: &[(&str, &str)], allow: &str) -> io::Result<()> {
+    let body = json!({"error": {"code": "method_not_allowed", "message": format!("this route takes {allow}")}});
+    let mut all = vec![("Content-Type", "application/json"), ("Allow", allow)];
+    all.extend_from_slice(headers);
+    exchange.respond(405, &all, &[&jsonrpc::to_bytes(&body)])
+}
+
+fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer) -> io::Result<()> {
+    match response(id, answer) {
+        Some(parts) => outlet.finish(200, &parts),
+        None if outlet.is_streaming() => outlet.finish(200, &[]),
+        // A held request must end somehow: the client has stopped to care, its HTTP library has not.
+        None => {
+            let error = ErrorObject::new(REQUEST_CANCELLED, "the request was cancelled by its client");
+            outlet.finish(200, &[&jsonrpc::error(Some(id), &error)])
+        }
+    }
+}
+
+/// The parts of a response; none for a cancelled request, which is not answered (utilities, cancellation).
+fn response<'a>(id: RequestId<'a>, answer: &'a Answer) -> Option<[&'a [u8]; 5]> {
+    let (member, payload): (&[u8], &Payload) = match answer {
+        Ok(result) => (br#","result":"#, result),
+        Err(Failure::Error(error)) => (br#","error":"#, error),
+        Err(Failure::Cancelled) => return None,
+    };
+    Some([br#"{"jsonrpc":"2.0","id":"#, id.text().as_bytes(), member, payload.as_bytes(), b"}"])
+}
+
+fn respond_refused(
+    exchange: &mut Exchange<'_>,
+    headers: &[(&str, &str)],
+    id: Option<RequestId<'_>>,
+    Refused(status, error): &Refused,
+) -> io::Result<()> {
+    let mut all = vec![("Content-Type", "application/json")];
+    all.extend_from_slice(headers);
+    exchange.respond(*status, &all, &[&jsonrpc::error(id, error)])
+}
+
+fn check_media_types(request: &RequestHead) -> Result<(), Refused> {
+    let content_type = request.header("content-type").unwrap_or_default();
+    if !media_type(content_type).eq_ignore_ascii_case("application/json") {
+        let error = ErrorObject::new(INVALID_REQUEST, "send the message with \"Content-Type: application/json\"");
+        return Err(Refused(415, error));
+    }
+    if !accepts(request, "application/json") || !accepts(request, "text/event-stream") {
+        let text = "send \"Accept: application/json, text/event-stream\": an answer may come as either";
+        return Err(Refused(406, ErrorObject::new(INVALID_REQUEST, text)));
+    }
+    Ok(())
+}
+
+/// Whether `Accept` lists a media type, by name or by a range that covers it (RFC 9110, section 12.5.1).
+fn accepts(request: &RequestHead, wanted: &str) -> bool {
+    let family = wanted.split('/').next().unwrap_or_default();
+    let listed = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    listed.flat_map(|(_, value)| value.split(',')).map(media_type).any(|range| {
+        range.eq_ignore_ascii_case(wanted)
+            || range == "*/*"
+            || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
+    })
+}
+
+fn media_type(value: &str) -> &str {
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+fn read_params<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {
+    serde_json::from_str(params.map_or("{}", RawValue::get))
+        .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))
+}
+
+fn unknown_method(method: &str) -> ErrorObject {
+    let known = "initialize, ping, tools/list, tools/call";
+    ErrorObject::new(METHOD_NOT_FOUND, format!("method not found: {method}; this server answers {known}"))
+}

@@ -1,0 +1,202 @@
+//! The answer to one POST, as it grows: one JSON document, or, from the first notification on, an event stream.
+//!
+//! Which of the two is decided as late as possible: a call that says nothing on its way costs one write.
+//!
+//! **Invariant**: the first event of a stream carries an id and nothing else, so that no client takes a broken stream
+//! for a server that cannot resume (an end without any id leaves some of them waiting for ever). Progress only grows.
+//! **Thread**: the connection's.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::http::server::Exchange;
+use crate::http::sse;
+use crate::hub::EventIds;
+use crate::jsonrpc;
+use crate::limits::SSE_COMMENT_EVERY;
+use crate::session::State;
+
+pub struct Outlet<'x, 'c> {
+    exchange: &'x mut Exchange<'c>,
+    /// Header fields that go with every answer (session id, CORS).
+    headers: &'x [(&'x str, &'x str)],
+    ids: &'x EventIds,
+    state: State,
+    quiet_since: Instant,
+}
+
+/// Progress of one call, as its client knows it.
+#[derive(Default)]
+pub struct Progress {
+    /// The client's token, as JSON text.
+    token: Option<String>,
+    last: Option<f64>,
+    /// The call itself has told progress: we add none of our own.
+    told_by_call: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProgressParams<'a> {
+    #[serde(borrow)]
+    progress_token: &'a RawValue,
+    progress: f64,
+}
+
+impl<'x, 'c> Outlet<'x, 'c> {
+    pub fn new(
+        exchange: &'x mut Exchange<'c>,
+        headers: &'x [(&'x str, &'x str)],
+        ids: &'x EventIds,
+        state: State,
+    ) -> Outlet<'x, 'c> {
+        Outlet { exchange, headers, ids, state, quiet_since: Instant::now() }
+    }
+
+    /// The client's socket, to be watched while somebody else is waited for.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.exchange.socket()
+    }
+
+    pub fn is_streaming(&self) -> bool {
+        self.exchange.is_streaming()
+    }
+
+    /// Sends a notification ahead of the answer.
+    pub fn notify(&mut self, message: &[u8]) -> io::Result<()> {
+        self.start_stream()?;
+        self.write_event(message)
+    }
+
+    /// To be called now and then while the answer is waited for: keeps intermediaries and clients from giving up.
+    pub fn keep_alive(&mut self, progress: &mut Progress) -> io::Result<()> {
+        if self.quiet_since.elapsed() < SSE_COMMENT_EVERY {
+            return Ok(());
+        }
+        match progress.still_running() {
+            Some(message) => self.notify(&message),
+            None if self.exchange.is_streaming() => {
+                self.quiet_since = Instant::now();
+                self.exchange.write(&[&sse::comment("")])
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How long to wait at most before the next `keep_alive`.
+    pub fn keep_alive_due(&self) -> Duration {
+        SSE_COMMENT_EVERY.saturating_sub(self.quiet_since.elapsed()).max(Duration::from_millis(10))
+    }
+
+    /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
+    pub fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
+        let Outlet { exchange, headers, ids, state, .. } = self;
+        if exchange.is_streaming() {
+            if !parts.is_empty() {
+                exchange.write(&[&sse::encode(Some(&ids.next(state)), &parts.concat())])?;
+            }
+            return exchange.finish();
+        }
+        if parts.is_empty() {
+            return exchange.respond(202, headers, &[]);
+        }
+        let mut all = vec![("Content-Type", "application/json")];
+        all.extend_from_slice(headers);
+        exchange.respond(status, &all, parts)
+    }
+
+    fn start_stream(&mut self) -> io::Result<()> {
+        if self.exchange.is_streaming() {
+            return Ok(());
+        }
+        let mut all = SSE_HEADERS.to_vec();
+        all.extend_from_slice(self.headers);
+        self.exchange.start_stream(200, &all)?;
+        self.write_event(b"")
+    }
+
+    fn write_event(&mut self, message: &[u8]) -> io::Result<()> {
+        self.quiet_since = Instant::now();
+        self.exchange.write(&[&sse::encode(Some(&self.ids.next(self.state)), message)])
+    }
+}
+
+/// Header fields of every event stream.
+pub const SSE_HEADERS: [(&str, &str); 3] =
+    [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("X-Accel-Buffering", "no")];
+
+impl Progress {
+    pub fn new(token: Option<&RawValue>) -> Progress {
+        let usable = |token: &&RawValue| matches!(token.get().as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'));
+        Progress { token: token.filter(usable).map(|token| token.get().to_owned()), ..Progress::default() }
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Progress told by whoever runs the call, under the client's own token. `None`: not asked for, not readable, or
+    /// not more than was told already (utilities, progress: the value must increase).
+    pub fn relay(&mut self, params: &str) -> Option<Vec<u8>> {
+        let token = self.token.as_ref()?;
+        let told: ProgressParams<'_> = serde_json::from_str(params).ok()?;
+        if self.last.is_some_and(|last| told.progress <= last) {
+            return None;
+        }
+        self.last = Some(told.progress);
+        self.told_by_call = true;
+        let params = jsonrpc::splice(params, &[(told.progress_token.get(), token)]);
+        Some(jsonrpc::notification("notifications/progress", Some(&params)))
+    }
+
+    /// A sign of life for a call that tells no progress of its own: clients give up after 60 s of silence.
+    fn still_running(&mut self) -> Option<Vec<u8>> {
+        let token = self.token.as_ref().filter(|_| !self.told_by_call)?;
+        // Steps so small that the call's own first value is larger.
+        let progress = self.last.map_or(1e-6, |last| last + 1e-6);
+        self.last = Some(progress);
+        let params = format!(r#"{{"progressToken":{token},"progress":{progress},"message":"still running"}}"#);
+        Some(jsonrpc::notification("notifications/progress", Some(params.as_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn text(message: Option<Vec<u8>>) -> Option<String> {
+        message.map(|message| String::from_utf8(message).unwrap())
+    }
+
+    #[test]
+    fn relayed_progress_carries_the_clients_token_and_only_grows() {
+        let token = raw("\"mine\"");
+        let mut progress = Progress::new(Some(&token));
+        let relayed = text(progress.relay(r#"{"progress":1,"progressToken":77,"total":3}"#));
+        let expected = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":1,"progressToken":"mine","total":3}}"#;
+        assert_eq!(relayed.as_deref(), Some(expected));
+        assert_eq!(progress.relay(r#"{"progress":1,"progressToken":77}"#), None);
+        assert!(progress.relay(r#"{"progress":1.5,"progressToken":77}"#).is_some());
+        assert_eq!(progress.still_running(), None);
+        assert_eq!(progress.relay("not json"), None);
+    }
+
+    #[test]
+    fn signs_of_life_grow_and_leave_room() {
+        let token = raw("3");
+        let mut progress = Progress::new(Some(&token));
+        assert!(text(progress.still_running()).unwrap().contains(r#""progressToken":3,"progress":0.000001,"#));
+        assert!(text(progress.still_running()).unwrap().contains(r#""progress":0.000002,"#));
+        assert!(progress.relay(r#"{"progress":0.1,"progressToken":9}"#).is_some());
+        assert_eq!(Progress::new(None).still_running(), None);
+        assert!(!Progress::new(Some(&raw("null"))).is_wanted());
+    }
+}
