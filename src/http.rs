@@ -17,6 +17,10 @@ pub mod head;
 pub mod server;
 pub mod sse;
 pub mod target;
+#[cfg(test)]
+pub mod testing;
+#[cfg(feature = "tiny-http")]
+pub mod tiny;
 pub mod wire;
 
 use std::time::Duration;

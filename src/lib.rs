@@ -1,6 +1,7 @@
 //! One MCP endpoint over every live DCC instance. The modules below are in reading order, which is also the order of
 //! the layers: a file uses only files above it. `docs/architecture.md` tells the story.
 
+pub mod backoff;
 pub mod deadline;
 pub mod hash;
 pub mod limits;
@@ -14,11 +15,12 @@ pub mod mcp;
 
 pub mod http;
 pub mod registry;
-pub mod skills;
 
-pub mod session;
-
+pub mod heartbeat;
 pub mod hub;
+pub mod scanner;
+pub mod session;
+pub mod skills;
 
 pub mod election;
 pub mod endpoint;

@@ -127,6 +127,10 @@ pub const SCAN_TIME_MAX: Duration = Duration::from_secs(10);
 pub const SCAN_EVERY: Duration = Duration::from_millis(500);
 /// Pause between two tries to bind the gateway port.
 pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
+/// Longest pause between two scans of a registry that cannot be read.
+pub const SCAN_RETRY_MAX: Duration = Duration::from_secs(5);
+/// First pause before a heartbeat that could not be written is tried again; it doubles up to the heartbeat interval.
+pub const BEAT_RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between retries of a registry that fails.
 pub const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
 /// Time an instance gets to tell its tools over HTTP, in the background.
@@ -181,6 +185,10 @@ pub const SCRIPTS_RUNNING_MAX: usize = 128;
 pub const SCRIPT_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of an encoded result; the rest of a reply is its envelope. Beyond: the copy as text is left out.
 pub const RESULT_BYTES_MAX: usize = BODY_BYTES_MAX - 64 * 1024;
+/// Nesting of a result; readers commonly stop at 128, and the envelope has some levels of its own. Beyond: a failed call.
+pub const RESULT_DEPTH_MAX: usize = 100;
+/// Skills that depend on skills that depend on … Beyond: the first of them cannot be loaded.
+pub const SKILL_DEPENDS_DEPTH_MAX: usize = 32;
 
 // ---- logs and the process ---------------------------------------------------------------------------------------
 
@@ -206,3 +214,5 @@ const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());
 const _: () = assert!(POOL_IDLE_TIME_MAX.as_secs() < IDLE_KEEP_ALIVE.as_secs());
+const _: () =
+    assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");

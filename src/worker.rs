@@ -50,6 +50,8 @@ impl<M: Send + 'static> Worker<M> {
         let (end, ended) = bounded::<()>(0);
         spawn(name, move || {
             run(state, &orders);
+            // The inbox goes before the end is told, so that nothing is taken after `stop` has returned.
+            drop(orders);
             drop(end);
         })?;
         Ok(Worker { inbox, ended, name })

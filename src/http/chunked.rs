@@ -119,3 +119,106 @@ fn hex(byte: u8) -> Result<u64, &'static str> {
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{Random, for_seeds};
+
+    /// The body and how much of the input was its; `Ok(None)` if it is not whole.
+    type Outcome = Result<Option<(Vec<u8>, usize)>, &'static str>;
+
+    fn decode<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Outcome {
+        let (mut chunked, mut out, mut used) = (Chunked::default(), Vec::new(), 0);
+        for part in parts {
+            used += chunked.decode(part, &mut out, 1 << 40)?;
+        }
+        Ok(chunked.is_done().then_some((out, used)))
+    }
+
+    #[test]
+    fn bodies() {
+        let sound = |raw: &str, body: &str, rest: &str| {
+            let expected = Ok(Some((body.as_bytes().to_vec(), raw.len() - rest.len())));
+            assert_eq!(decode([raw.as_bytes()].into_iter()), expected, "{raw:?}");
+        };
+        sound("0\r\n\r\n", "", "");
+        sound("5\r\nhello\r\n0\r\n\r\n", "hello", "");
+        sound("5\r\nhello\r\n00A\r\n0123456789\r\n0\r\n\r\nGET /", "hello0123456789", "GET /");
+        sound("1;a=b;c=\"d e\"\r\nx\r\n0;z\r\n\r\n", "x", "");
+        sound("1\r\nx\r\n0\r\nA: b\r\nC:\r\n\r\nrest", "x", "rest");
+        sound("2\r\n\r\n\r\n0\r\n\r\n", "\r\n", "");
+        for unfinished in ["", "5", "5\r\n", "5\r\nhel", "5\r\nhello\r\n", "0\r\n", "0\r\n\r", "0\r\nA: b\r\n"] {
+            assert_eq!(decode([unfinished.as_bytes()].into_iter()), Ok(None), "{unfinished:?}");
+        }
+        for malformed in [
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            " 1\r\n",
+            "1 \r\n",
+            "1 ;a\r\n",
+            "1\n",
+            "1\r\r\n",
+            "1\rx",
+            "1;a\nb",
+            "1;a\r\r\n",
+            "1;\0\r\n",
+            "1\r\nxy\r\n",
+            "1\r\nx\n",
+            "1\r\nx0\r\n",
+            "1\r\nx\r0",
+            "FFFFFFFFFFFFFFFFF\r\n",
+            "10000000000000000\r\n",
+            "0\r\n: a\r\n\r\n",
+            "0\r\n a: b\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\nA\r\n\r\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\nA: b\0\r\n\r\n",
+            "0\r\n\n",
+        ] {
+            assert!(decode([malformed.as_bytes()].into_iter()).is_err(), "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_data_is_bounded() {
+        let error = |raw: String| decode([raw.as_bytes()].into_iter()).expect_err("too much of it");
+        assert!(error("0".repeat(CHUNK_LINE_BYTES_MAX + 1)).contains("too long"));
+        assert!(error(format!("1;{}", "a".repeat(CHUNK_LINE_BYTES_MAX))).contains("too long"));
+        assert!(error(format!("0\r\n{}", "A: b\r\n".repeat(CHUNK_LINE_BYTES_MAX / 6 + 1))).contains("too long"));
+        let chunk = format!("1;{}\r\nx\r\n", "a".repeat(200));
+        assert!(error(chunk.repeat(CHUNK_EXTENSION_BYTES_MAX / 200 + 1)).contains("extensions"));
+    }
+
+    #[test]
+    fn decoding_pauses_without_room() {
+        let (mut chunked, mut out) = (Chunked::default(), Vec::new());
+        let raw = b"5\r\nhello\r\n0\r\n\r\n";
+        let used = chunked.decode(raw, &mut out, 3).expect("sound");
+        assert_eq!((used, &out[..]), (6, &b"hel"[..]));
+        chunked.decode(&raw[used..], &mut out, 100).expect("sound");
+        assert!(chunked.is_done());
+        assert_eq!(out, b"hello");
+    }
+
+    #[test]
+    fn mutated_bodies_do_not_depend_on_where_they_are_split() {
+        let seeds: &[&[u8]] = &[
+            b"5\r\nhello\r\n0\r\n\r\nGET",
+            b"a;x=y\r\n0123456789\r\n1\r\n\n\r\n0\r\nA: b\r\n\r\n",
+            b"00000000000000001\r\nx\r\n0;\r\n\r\n",
+        ];
+        for_seeds(3000, |random: &mut Random| {
+            let raw = random.mutated(seeds);
+            let at_once = decode([&raw[..]].into_iter());
+            assert_eq!(decode(raw.chunks(1)), at_once, "byte by byte");
+            for at in 0..raw.len() {
+                assert_eq!(decode([&raw[..at], &raw[at..]].into_iter()), at_once, "split at {at}");
+            }
+        });
+    }
+}

@@ -8,6 +8,7 @@
 //! **Bounds**: `HEAD_BYTES_MAX`, `HEADERS_MAX`, `TARGET_BYTES_MAX`.
 //! Left out on purpose: the bodies themselves (`chunked.rs`, `connection.rs`, `client.rs`).
 
+use std::borrow::Cow;
 use std::io;
 use std::mem::MaybeUninit;
 
@@ -226,14 +227,9 @@ impl RequestHead {
             return Err(bad("the authority of the request target and the Host field differ"));
         }
         self.query = parsed.query.map(|query| Span::within(text, query));
-        self.path = Span::default();
-        self.decoded_path = match parsed.path {
-            // The path "/" of an absolute target without one is not part of the text.
-            std::borrow::Cow::Borrowed(path) if parsed.authority.is_none() || path != "/" => {
-                self.path = Span::within(text, path);
-                None
-            }
-            path => Some(path.into_owned()),
+        (self.path, self.decoded_path) = match parsed.path {
+            Cow::Borrowed(path) => (Span::within(text, path), None),
+            Cow::Owned(path) => (Span::default(), Some(path)),
         };
         Ok(())
     }
@@ -483,7 +479,8 @@ fn whole(outcome: httparse::Result<usize>) -> Result<(), httparse::Error> {
 }
 
 fn request_error(error: httparse::Error, text: &str) -> HeadError {
-    let version = text.split("\r\n").next().and_then(|line| line.rsplit(' ').next()).unwrap_or("");
+    let mut words = text.split("\r\n").next().unwrap_or("").split(' ');
+    let version = words.nth(2).filter(|_| words.next().is_none()).unwrap_or("");
     match error {
         httparse::Error::TooManyHeaders => HeadError { status: 431, message: "the head has more than 100 fields" },
         httparse::Error::Version if is_version(version) => {
@@ -502,4 +499,297 @@ fn is_version(token: &str) -> bool {
 
 fn bad(message: &'static str) -> HeadError {
     HeadError { status: 400, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{Random, for_seeds};
+
+    /// As a connection does it: find the end, then parse.
+    fn request(raw: &[u8]) -> Result<Option<RequestHead>, HeadError> {
+        let mut head = RequestHead::default();
+        let Some(end) = head_end(raw, &mut 0)? else { return Ok(None) };
+        head.parse(&raw[..end]).map(|()| Some(head))
+    }
+
+    fn response(raw: &str, answers_head: bool) -> Result<ResponseHead, HeadError> {
+        let mut head = ResponseHead::default();
+        match head_end(raw.as_bytes(), &mut 0)? {
+            Some(end) => head.parse(&raw.as_bytes()[..end], answers_head).map(|()| head),
+            None => Err(bad("not whole")),
+        }
+    }
+
+    #[test]
+    fn a_request_head_is_read() {
+        let raw = "POST /mcp/dcc/my%20app?x=1 HTTP/1.1\r\nHost: localhost:9765\r\nX-One:  a b \t\r\nx-one: second\r\n\
+                   Content-Length: 12\r\nEXPECT: 100-Continue\r\nEmpty:\r\nUmlaut: ä\r\n\r\n";
+        let head = request(raw.as_bytes()).expect("it is sound").expect("it is whole");
+        assert_eq!(head.method(), Method::Post);
+        assert_eq!((head.path(), head.query()), ("/mcp/dcc/my app", Some("x=1")));
+        assert_eq!(head.header("x-ONE"), Some("a b"));
+        assert_eq!(head.header("empty"), Some(""));
+        assert_eq!(head.header("umlaut"), Some("ä"));
+        assert_eq!(head.header("none"), None);
+        assert_eq!(head.header_count("X-One"), 2);
+        assert_eq!(head.headers().count(), 7);
+        assert_eq!(head.body_length(), BodyLength::Bytes(12));
+        assert!(head.keeps_alive() && head.expects_continue() && !head.is_http_1_0());
+    }
+
+    #[test]
+    fn a_head_that_is_used_again_keeps_nothing() {
+        let mut head = RequestHead::default();
+        head.parse(b"POST /a%20b?q HTTP/1.0\r\nContent-Length: 3\r\nA: b\r\n\r\n").expect("sound");
+        head.parse(b"GET /c HTTP/1.1\r\nHost: h\r\n\r\n").expect("sound");
+        assert_eq!((head.path(), head.query(), head.header("a")), ("/c", None, None));
+        assert_eq!((head.method(), head.body_length()), (Method::Get, BodyLength::Bytes(0)));
+        assert!(head.keeps_alive());
+    }
+
+    /// Each with what is between the brackets as its whole head, or after a sound request line and host.
+    #[test]
+    fn what_is_refused_and_with_which_status() {
+        let whole = |raw: &str, expected: Result<(), u16>| {
+            let outcome = request(raw.as_bytes()).map(|head| assert!(head.is_some(), "{raw:?} is whole"));
+            assert_eq!(outcome.map_err(|error| error.status), expected, "{raw:?}");
+        };
+        let line = |line: &str, expected| whole(&format!("{line}\r\nHost: h\r\n\r\n"), expected);
+        let fields =
+            |fields: &str, expected| whole(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n"), expected);
+        for method in ["GET", "POST", "DELETE", "OPTIONS", "PATCH", "get", "M-SEARCH", "X!"] {
+            line(&format!("{method} / HTTP/1.1"), Ok(()));
+        }
+        line("OPTIONS * HTTP/1.1", Ok(()));
+        line("GET http://h/x HTTP/1.1", Ok(()));
+        line("GET http://h HTTP/1.0", Ok(()));
+        for request_line in [
+            "GET  / HTTP/1.1",
+            "GET /  HTTP/1.1",
+            " GET / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "GET\t/ HTTP/1.1",
+            "GET /\tHTTP/1.1",
+            "GET / HTTP/1.1\t",
+            "GET /",
+            "GET",
+            "GET / ",
+            "GET / HTTP",
+            "GET / http/1.1",
+            "GET / HTTP/1",
+            "GET / HTTP/1.10",
+            "GET / HTTP/ 1.1",
+            "GET / FTP/1.1",
+            "GET /a b HTTP/1.1",
+            "GET /\u{e4} HTTP/1.1",
+            "GET /%2e%2e/x HTTP/1.1",
+            "GET /\0 HTTP/1.1",
+            "GET /\x7f HTTP/1.1",
+            "G(T / HTTP/1.1",
+            "G\u{e4}T / HTTP/1.1",
+            ": / HTTP/1.1",
+            "GET * HTTP/1.1",
+            "GET other HTTP/1.1",
+            "GET http://other/ HTTP/1.1",
+            "GET https://h/ HTTP/1.1",
+            "\r\nGET / HTTP/1.1 x",
+        ] {
+            line(request_line, Err(400));
+        }
+        line("GET / HTTP/2.0", Err(505));
+        line("GET / HTTP/1.2", Err(505));
+        line("GET / HTTP/0.9", Err(505));
+        line("CONNECT h:80 HTTP/1.1", Err(501));
+        line("TRACE / HTTP/1.1", Err(501));
+        line(&format!("GET /{} HTTP/1.1", "a".repeat(TARGET_BYTES_MAX)), Err(414));
+        line(&format!("GET /{} HTTP/1.1", "a".repeat(TARGET_BYTES_MAX - 1)), Ok(()));
+        whole("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Err(505));
+        whole("\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", Ok(()));
+        whole("\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", Err(400));
+        whole("GET / HTTP/1.1\r\n\r\n", Err(400));
+        whole("GET / HTTP/1.0\r\n\r\n", Ok(()));
+        whole("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Err(400));
+        whole("GET http://h/ HTTP/1.0\r\n\r\n", Err(400));
+        for host in ["", "a b", "a/b", "u@h", "h:x", "a,b", "h\u{e4}"] {
+            whole(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Err(400));
+        }
+        for sound in [
+            "Content-Length: 0",
+            "content-length: 18446744073709551615",
+            "Content-Length:5",
+            "Content-Length: 005",
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: CHUNKED",
+            "transfer-encoding:\tchunked\t",
+            "Content_Length: 7",
+            "X: a\tb",
+            "X: \u{fc}",
+            "Expect: 100-continue",
+        ] {
+            fields(sound, Ok(()));
+        }
+        for unsound in [
+            "Host: h",
+            "Content-Length: 5\r\nContent-Length: 5",
+            "Content-Length: 5\r\ncontent-length: 6",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 0",
+            "Content-Length:",
+            "Content-Length: +5",
+            "Content-Length: -5",
+            "Content-Length: 5, 5",
+            "Content-Length: 5 5",
+            "Content-Length: 0x5",
+            "Content-Length: 5.0",
+            "Content-Length: \u{665}",
+            "Content-Length: 18446744073709551616",
+            "Content-Length: 99999999999999999999999",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: chunked, identity",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding: chunked;q=1",
+            "Transfer-Encoding: \"chunked\"",
+            "Transfer-Encoding: \x0bchunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+            "Transfer-Encoding:",
+            "Transfer-Encoding:\r\n chunked",
+            "Transfer-Encoding : chunked",
+            "Content-Length : 5",
+            " Content-Length: 5",
+            "X: a\r\n b",
+            "X: a\r\n\tb",
+            "X : a",
+            "X\t: a",
+            "X",
+            ": a",
+            "X(: a",
+            "\u{e4}: a",
+            "X: a\0b",
+            "X: a\x01b",
+            "X: a\x7fb",
+            "X: a\rb: c",
+            "X: a\nTransfer-Encoding: chunked",
+            "X: a\r\r\nb: c",
+        ] {
+            fields(unsound, Err(400));
+        }
+        fields("Expect: 200-maybe", Err(417));
+        fields("Expect: 100-continue, x", Err(417));
+        fields(&vec!["A: b"; HEADERS_MAX - 1].join("\r\n"), Ok(()));
+        fields(&vec!["A: b"; HEADERS_MAX].join("\r\n"), Err(431));
+        fields(&format!("A: {}", "b".repeat(HEAD_BYTES_MAX)), Err(431));
+        whole("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Err(400));
+        assert_eq!(request(b"GET / HTTP/1.1\r\nX: \xff\r\nHost: h\r\n\r\n").map_err(|e| e.status).err(), Some(400));
+        assert_eq!(request(&[b'a'; HEAD_BYTES_MAX]).map_err(|e| e.status).err(), Some(414));
+    }
+
+    #[test]
+    fn the_connection_goes_on_as_the_version_and_the_options_say() {
+        for (version, connection, expected) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: x, CLOSE\r\n", false),
+            ("1.1", "Connection: keep-alive\r\nConnection: close\r\n", false),
+            ("1.1", "Connection: enclosed\r\n", true),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            let raw = format!("GET / HTTP/{version}\r\nHost: h\r\n{connection}\r\n");
+            let head = request(raw.as_bytes()).expect("sound").expect("whole");
+            assert_eq!(head.keeps_alive(), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn response_bodies_are_as_long_as_status_and_fields_say() {
+        use BodyLength::{Bytes, Chunked, UntilClose};
+        let check = |raw: &str, answers_head: bool, expected: Option<(u16, BodyLength, bool)>| {
+            let outcome = response(raw, answers_head).ok();
+            assert_eq!(outcome.map(|h| (h.status(), h.body_length(), h.keeps_alive())), expected, "{raw:?}");
+        };
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false, Some((200, Bytes(5), true)));
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, Some((200, Bytes(0), true)));
+        check("HTTP/1.1 204 No Content\r\n\r\n", false, Some((204, Bytes(0), true)));
+        check("HTTP/1.1 304 \r\nContent-Length: 5\r\n\r\n", false, Some((304, Bytes(0), true)));
+        check("HTTP/1.1 100 Continue\r\n\r\n", false, Some((100, Bytes(0), true)));
+        check("HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n", false, Some((200, Chunked, true)));
+        check("HTTP/1.1 200 OK\r\n\r\n", false, Some((200, UntilClose, false)));
+        check("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", false, Some((200, Bytes(1), false)));
+        check(
+            "HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n",
+            false,
+            Some((200, Bytes(1), true)),
+        );
+        check("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n", false, Some((200, Bytes(1), false)));
+        for malformed in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+            "HTTP/1.1 200 OK\nX: a\n\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1 600 OK\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "<html>\r\n\r\n",
+        ] {
+            check(malformed, false, None);
+        }
+        let latin1 = b"HTTP/1.1 404 Nicht gef\xfcnden\r\nA: \xff\r\nContent-Length: 0\r\n\r\n";
+        let mut head = ResponseHead::default();
+        assert_eq!(head.parse(latin1, false), Ok(()));
+        assert_eq!((head.status(), head.header("a")), (404, Some("\u{fffd}")));
+    }
+
+    #[test]
+    fn no_field_can_be_smuggled_into_what_is_written() {
+        for (name, value) in
+            [("A", "b\r\nC: d"), ("A\r\nB", "c"), ("A", "\n"), ("A", "\0"), ("", "a"), ("A:", "a"), ("A b", "c")]
+        {
+            assert!(put_field(&mut Vec::new(), name, value).is_err(), "{name:?}: {value:?}");
+        }
+        let mut out = Vec::new();
+        put_field(&mut out, "A", "b\tä").expect("sound");
+        assert_eq!(out, "A: b\tä\r\n".as_bytes());
+    }
+
+    /// Mutated heads do not panic, and it makes no difference where the bytes were split on their way.
+    #[test]
+    fn mutated_heads() {
+        let seeds: &[&[u8]] = &[
+            b"POST /mcp?x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\nConnection: close\r\n\r\n",
+            b"GET http://h:1/%41 HTTP/1.0\r\nHost: h:1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Type: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ];
+        for_seeds(3000, |random: &mut Random| {
+            let raw = random.mutated(seeds);
+            let at_once = head_end(&raw, &mut 0);
+            let mut scanned = 0;
+            let mut stepwise = Ok(None);
+            for end in 0..=raw.len() {
+                stepwise = head_end(&raw[..end], &mut scanned);
+                if !matches!(stepwise, Ok(None)) {
+                    break;
+                }
+            }
+            assert_eq!(stepwise, at_once);
+            if let Ok(Some(end)) = at_once {
+                let mut head = RequestHead::default();
+                if head.parse(&raw[..end]).is_ok() {
+                    assert!(head.path() == "*" || head.path().starts_with('/'));
+                    assert!(head.headers().all(|(name, value)| put_field(&mut Vec::new(), name, value).is_ok()));
+                }
+                let _ = ResponseHead::default().parse(&raw[..end], false);
+            }
+        });
+    }
 }

@@ -17,7 +17,10 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use crate::http::head::{HeadError, Method, RequestHead, put_field, put_line, put_status_line};
 use crate::limits::LISTEN_BACKLOG;
 
+#[cfg(not(feature = "tiny-http"))]
 pub type Server = crate::http::engine::Server;
+#[cfg(feature = "tiny-http")]
+pub type Server = crate::http::tiny::Server;
 
 /// Answers requests. A panic costs its connection, not the process.
 pub trait Handler: Send + Sync + 'static {

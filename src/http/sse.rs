@@ -186,3 +186,97 @@ impl fmt::Display for TooLarge {
         write!(f, "an event of the stream is longer than {SSE_EVENT_BYTES_MAX} bytes")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::{Random, for_seeds};
+
+    fn decode<'a>(parts: impl Iterator<Item = &'a [u8]>, max: usize) -> Result<Vec<Event>, TooLarge> {
+        let (mut decoder, mut events) = (Decoder::bounded(max), Vec::new());
+        for part in parts {
+            decoder.push(part);
+            while let Some(event) = decoder.next()? {
+                events.push(event);
+            }
+        }
+        Ok(events)
+    }
+
+    /// `id|event|data|retry` of each event.
+    fn check(raw: &str, expected: &[&str]) {
+        let events = decode([raw.as_bytes()].into_iter(), 1000).expect("short enough");
+        let shown: Vec<String> = events
+            .iter()
+            .map(|e| {
+                let [id, event] = [&e.id, &e.event].map(|field| field.as_deref().unwrap_or("-"));
+                format!("{id}|{event}|{}|{}", e.data, e.retry.map_or("-".to_owned(), |r| r.to_string()))
+            })
+            .collect();
+        assert_eq!(shown, expected, "{raw:?}");
+    }
+
+    #[test]
+    fn streams() {
+        check("", &[]);
+        check("data: a\n\n", &["-|-|a|-"]);
+        check("data: a\r\n\r\ndata:b\r\rdata:  c\n\n", &["-|-|a|-", "-|-|b|-", "-|-| c|-"]);
+        check("data: a\ndata: b\ndata\n\n", &["-|-|a\nb\n|-"]);
+        check("id: 1\nevent: message\ndata: x\n\ndata: y\n\n", &["1|message|x|-", "-|-|y|-"]);
+        check("\u{feff}data: a\n\n", &["-|-|a|-"]);
+        check("data: a\n\n\u{feff}data: b\n\n", &["-|-|a|-"]);
+        check(": comment\n\n:\n\ndata: a\n\n", &["-|-|a|-"]);
+        check("retry: 4000\n\n", &["-|-||4000"]);
+        check("retry: 4s\n\nretry:\n\n", &[]);
+        check("id: 7\ndata:\n\n", &["7|-||-"]);
+        check("id: 7\n\n", &["7|-||-"]);
+        check("id: a\0b\ndata: x\n\n", &["-|-|x|-"]);
+        check("event: only\n\n", &[]);
+        check("unknown: x\nData: y\n\n", &[]);
+        check("data: not ended\n", &[]);
+        check("data: a\r\n\ndata: b\n\n", &["-|-|a|-", "-|-|b|-"]);
+        check("data: {\"a\":\"b:c\"}\n\n", &["-|-|{\"a\":\"b:c\"}|-"]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (data, read) in [("{}", "{}"), ("", ""), ("a\nb", "a\nb"), ("a\r\nb\rc\n", "a\nb\nc\n"), (" a", " a")] {
+            let mut raw = retry(Duration::from_secs(4));
+            raw.extend(comment("still\nhere"));
+            raw.extend(encode(Some("a\n-1"), data.as_bytes()));
+            raw.extend(encode(None, data.as_bytes()));
+            let events = decode([&raw[..]].into_iter(), 1000).expect("short enough");
+            assert_eq!(events.len(), 3, "{data:?}");
+            assert_eq!(events[0].retry, Some(4000));
+            assert_eq!((events[1].id.as_deref(), &*events[1].data), (Some("a-1"), read));
+            assert_eq!((events[2].id.as_deref(), &*events[2].data), (None, read));
+        }
+    }
+
+    #[test]
+    fn an_event_is_bounded_however_it_comes() {
+        let max = 100;
+        for raw in [format!("data: {}", "x".repeat(max)), "data: xx\n".repeat(20), format!(":{}\n", "x".repeat(max))] {
+            assert_eq!(decode([raw.as_bytes()].into_iter(), max), Err(TooLarge), "{raw}");
+            assert_eq!(decode(raw.as_bytes().chunks(1), max), Err(TooLarge), "{raw}");
+        }
+        let many = "data: x\n\n".repeat(100);
+        assert_eq!(decode([many.as_bytes()].into_iter(), max).map(|events| events.len()), Ok(100));
+    }
+
+    #[test]
+    fn mutated_streams_do_not_depend_on_where_they_are_split() {
+        let seeds: &[&[u8]] = &[
+            b"\xef\xbb\xbfid: 1\r\ndata: a\r\ndata: b\r\n\r\n: c\r\revent: x\rdata: y\r\r",
+            b"retry: 10\n\ndata\n\nid\n\ndata:\xff\xfe\n\n",
+        ];
+        for_seeds(3000, |random: &mut Random| {
+            let raw = random.mutated(seeds);
+            let at_once = decode([&raw[..]].into_iter(), 60);
+            assert_eq!(decode(raw.chunks(1), 60), at_once, "byte by byte");
+            for at in 0..raw.len() {
+                assert_eq!(decode([&raw[..at], &raw[at..]].into_iter(), 60), at_once, "split at {at}");
+            }
+        });
+    }
+}

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 pub struct Target<'a> {
     /// Given in absolute form only.
     pub authority: Option<&'a str>,
-    /// Percent-decoded; `*` for the asterisk form.
+    /// Percent-decoded; `*` for the asterisk form. Borrowed if it is a part of the target as it was sent.
     pub path: Cow<'a, str>,
     pub query: Option<&'a str>,
 }
@@ -21,7 +21,7 @@ impl<'a> Target<'a> {
     /// The error is the message of a 400.
     pub fn parse(target: &'a str, asterisk_allowed: bool) -> Result<Target<'a>, &'static str> {
         if target == "*" && asterisk_allowed {
-            return Ok(Target { authority: None, path: Cow::Borrowed("*"), query: None });
+            return Ok(Target { authority: None, path: Cow::Owned("*".to_owned()), query: None });
         }
         let (authority, rest) = split_authority(target)?;
         let (path, query) = match rest.split_once('?') {
@@ -31,7 +31,7 @@ impl<'a> Target<'a> {
         if query.is_some_and(|query| !query.bytes().all(is_query_byte)) {
             return Err("the query of the request target has a character that must be percent-encoded");
         }
-        let path = if path.is_empty() && authority.is_some() { Cow::Borrowed("/") } else { decode_path(path)? };
+        let path = if path.is_empty() && authority.is_some() { Cow::Owned("/".to_owned()) } else { decode_path(path)? };
         Ok(Target { authority, path, query })
     }
 }

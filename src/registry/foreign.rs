@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -92,14 +91,7 @@ pub fn lock_is_held(root: &Path, name: &str) -> Option<bool> {
 
 /// The rows that are instances, one for each id, and how many could not be used; `None` if it is not a whole array.
 fn parse(bytes: &[u8]) -> Option<(Vec<Row>, usize)> {
-    let texts: Vec<&RawValue> = match serde_json::from_slice(bytes) {
-        Ok(texts) => texts,
-        // An empty registry may be written as an object or as nothing but white space.
-        Err(_) => {
-            serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(bytes).ok().filter(BTreeMap::is_empty)?;
-            Vec::new()
-        }
-    };
+    let texts: Vec<&RawValue> = serde_json::from_slice(bytes).ok()?;
     let mut skipped = texts.len().saturating_sub(FOREIGN_ROWS_MAX);
     let mut rows = BTreeMap::<String, Row>::new();
     for text in texts.iter().take(FOREIGN_ROWS_MAX) {

@@ -210,7 +210,8 @@ impl Store {
         Ok(scan)
     }
 
-    fn read_entry(&self, id: &str) -> Result<Option<Entry>, StoreError> {
+    /// The entry of one instance, if there is one that can be understood.
+    pub fn read_entry(&self, id: &str) -> Result<Option<Entry>, StoreError> {
         let path = self.entry_path(id)?;
         match files::read(&path, ENTRY_BYTES_MAX) {
             Ok((_, bytes)) => Ok(entry::parse(&bytes, id).ok()),

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::ToolAnnotations;
+use crate::skills::document::{Document, ManifestError};
 use crate::skills::files;
-use crate::skills::manifest::{Document, ManifestError};
 use crate::skills::yaml::Node;
 
 /// A tool as its author declared it.

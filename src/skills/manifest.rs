@@ -7,14 +7,14 @@
 //! **Bounds**: those of `files.rs` and `yaml.rs`.
 //! Left out on purpose: prompts and resources of a skill; unknown keys (a `debug` line).
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::skills::document::{Document, Fields, ManifestError};
 use crate::skills::entry::ToolEntry;
-use crate::skills::files::{self, FileError};
-use crate::skills::yaml::{self, Node, YamlError};
+use crate::skills::files;
+use crate::skills::yaml::Node;
 
 pub const FILE_NAME: &str = "SKILL.md";
 
@@ -48,21 +48,6 @@ pub struct Group {
     pub tools: Vec<String>,
 }
 
-#[derive(Debug)]
-pub enum ManifestError {
-    Read { folder: PathBuf, source: FileError },
-    Wrong { path: PathBuf, line: usize, what: String },
-}
-
-impl fmt::Display for ManifestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ManifestError::Read { folder, source } => write!(f, "{}: {source}", folder.display()),
-            ManifestError::Wrong { path, line, what } => write!(f, "{}:{line}: {what}", path.display()),
-        }
-    }
-}
-
 /// Reads the skill in `folder`.
 pub fn read(folder: &Path) -> Result<Skill, ManifestError> {
     let text =
@@ -72,7 +57,7 @@ pub fn read(folder: &Path) -> Result<Skill, ManifestError> {
 
 /// Reads a skill from the text of its `SKILL.md`; sibling files and scripts are looked up in `folder`.
 pub fn parse(folder: &Path, text: &str) -> Result<Skill, ManifestError> {
-    let document = Document { path: folder.join(FILE_NAME) };
+    let document = Document::new(folder.join(FILE_NAME));
     let root = document.read(front_matter(&document, text)?)?;
     document.expect_map(&root, "the front matter")?;
     let fields = Fields::new(&document, &root)?;
@@ -113,212 +98,9 @@ pub fn parse(folder: &Path, text: &str) -> Result<Skill, ManifestError> {
     })
 }
 
-/// One YAML text and its file, for messages.
-pub struct Document {
-    path: PathBuf,
-}
-
-impl Document {
-    fn read(&self, text: &str) -> Result<Node, ManifestError> {
-        yaml::parse(text).map_err(|YamlError { line, what }| ManifestError::Wrong {
-            path: self.path.clone(),
-            line,
-            what,
-        })
-    }
-
-    pub fn wrong(&self, node: &Node, what: &str) -> ManifestError {
-        ManifestError::Wrong { path: self.path.clone(), line: node.line, what: what.to_owned() }
-    }
-
-    /// `file:line` of a value.
-    pub fn place(&self, node: &Node) -> String {
-        format!("{}:{}", self.path.display(), node.line)
-    }
-
-    pub fn expect_map(&self, node: &Node, what: &str) -> Result<(), ManifestError> {
-        match node.map() {
-            Some(_) => Ok(()),
-            None => {
-                Err(self.wrong(node, &format!("{what} must be a map of keys and values, not {}", node.kind_name())))
-            }
-        }
-    }
-
-    /// The value of a key; `-` and `_` are the same in keys.
-    pub fn find<'n>(&self, node: &'n Node, key: &str) -> Option<&'n Node> {
-        let found = node.map()?.iter().find(|(name, value)| same_key(name, key) && !value.is_null());
-        found.map(|(_, value)| value)
-    }
-
-    pub fn text(&self, node: &Node, key: &str) -> Result<Option<String>, ManifestError> {
-        let Some(value) = self.find(node, key) else { return Ok(None) };
-        match value.text() {
-            Some(text) => Ok(Some(text.to_owned())),
-            None => Err(self.wrong(value, &format!("`{key}` must be text, not {}", value.kind_name()))),
-        }
-    }
-
-    pub fn boolean(&self, node: &Node, key: &str) -> Result<Option<bool>, ManifestError> {
-        let Some(value) = self.find(node, key) else { return Ok(None) };
-        match value.boolean() {
-            Some(value) => Ok(Some(value)),
-            None => Err(self.wrong(value, &format!("`{key}` must be true or false"))),
-        }
-    }
-
-    /// A list of words, or one text with commas between them.
-    pub fn words(&self, node: &Node, key: &str) -> Result<Vec<String>, ManifestError> {
-        match self.find(node, key) {
-            Some(value) => self.words_of(value, key),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    pub fn value(&self, node: &Node, key: &str) -> Option<Value> {
-        self.find(node, key).and_then(|value| serde_json::to_value(value).ok())
-    }
-
-    pub fn mention_unknown_keys(&self, node: &Node, known: &[&str]) {
-        for (key, value) in node.map().unwrap_or_default() {
-            if !known.iter().any(|name| same_key(name, key)) {
-                log::debug!("skill file={} key={key:?} is not known and ignored", self.place(value));
-            }
-        }
-    }
-
-    fn words_of(&self, value: &Node, key: &str) -> Result<Vec<String>, ManifestError> {
-        let wrong = |node: &Node| self.wrong(node, &format!("`{key}` must be a list of words, or words with commas"));
-        let words: Vec<&str> = match (value.text(), value.list()) {
-            (Some(text), _) => text.split(',').collect(),
-            (None, Some(items)) => {
-                items.iter().map(|item| item.text().ok_or_else(|| wrong(item))).collect::<Result<_, _>>()?
-            }
-            (None, None) => return Err(wrong(value)),
-        };
-        Ok(words.into_iter().map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect())
-    }
-}
-
-/// Where the keys of a skill are: below `metadata.dcc-mcp`, as `dcc-mcp.key` in `metadata`, or at the top.
-struct Fields<'a> {
-    document: &'a Document,
-    places: Vec<(&'a Node, &'static str)>,
-}
-
-impl<'a> Fields<'a> {
-    fn new(document: &'a Document, root: &'a Node) -> Result<Fields<'a>, ManifestError> {
-        let mut places = Vec::new();
-        if let Some(metadata) = document.find(root, "metadata") {
-            if let Some(ours) = document.find(metadata, "dcc-mcp") {
-                document.expect_map(ours, "`metadata.dcc-mcp`")?;
-                document.mention_unknown_keys(ours, &KEYS);
-                places.push((ours, ""));
-            }
-            places.push((metadata, "dcc-mcp."));
-        }
-        document.mention_unknown_keys(root, &KEYS);
-        places.push((root, ""));
-        Ok(Fields { document, places })
-    }
-
-    fn find(&self, key: &str) -> Option<&'a Node> {
-        self.places.iter().find_map(|(node, prefix)| self.document.find(node, &format!("{prefix}{key}")))
-    }
-
-    fn text(&self, key: &str) -> Result<Option<String>, ManifestError> {
-        let Some(value) = self.find(key) else { return Ok(None) };
-        match value.text() {
-            Some(text) => Ok(Some(text.to_owned())),
-            None => Err(self.document.wrong(value, &format!("`{key}` must be text, not {}", value.kind_name()))),
-        }
-    }
-
-    fn words(&self, key: &str) -> Result<Vec<String>, ManifestError> {
-        self.find(key).map(|value| self.document.words_of(value, key)).unwrap_or(Ok(Vec::new()))
-    }
-
-    fn shown(&self) -> Vec<(&'static str, Value)> {
-        let value = |key: &str| self.find(key).and_then(|node| serde_json::to_value(node).ok());
-        ["policy", "external_deps", "products", "runtimes"]
-            .into_iter()
-            .filter_map(|key| value(key).map(|value| (key, value)))
-            .collect()
-    }
-
-    /// The list at `key`: given in place, in the file that is named, or in `<key>.yaml` beside; `None` if nowhere.
-    fn list_or_file(&self, folder: &Path, key: &str) -> Result<(Document, Option<Vec<Node>>), ManifestError> {
-        let here = || Document { path: self.document.path.clone() };
-        let file = match self.find(key) {
-            Some(node) if node.list().is_some() => return Ok((here(), node.list().map(<[Node]>::to_vec))),
-            Some(node) => match node.text() {
-                Some(name) => name.trim().to_owned(),
-                None => {
-                    return Err(self.document.wrong(node, &format!("`{key}` must be a list or the name of a file")));
-                }
-            },
-            None => format!("{key}.yaml"),
-        };
-        let text = match (files::read(folder, &file), self.find(key)) {
-            (Ok(text), _) => text,
-            (Err(FileError::Missing { .. }), None) => return Ok((here(), None)),
-            (Err(error), Some(node)) => return Err(self.document.wrong(node, &format!("`{key}`: {error}"))),
-            (Err(source), None) => return Err(ManifestError::Read { folder: folder.to_owned(), source }),
-        };
-        let document = Document { path: folder.join(&file) };
-        let root = document.read(&text)?;
-        let items = match root.list() {
-            Some(items) => Some(items.to_vec()),
-            None => match document.find(&root, key) {
-                Some(node) => match node.list() {
-                    Some(items) => Some(items.to_vec()),
-                    None => {
-                        return Err(document.wrong(node, &format!("`{key}` must be a list, not {}", node.kind_name())));
-                    }
-                },
-                None => return Err(document.wrong(&root, &format!("there is no list `{key}` in this file"))),
-            },
-        };
-        Ok((document, items))
-    }
-}
-
-const KEYS: [&str; 22] = [
-    "name",
-    "description",
-    "license",
-    "compatibility",
-    "allowed-tools",
-    "metadata",
-    "dcc",
-    "version",
-    "tags",
-    "search-hint",
-    "search-aliases",
-    "layer",
-    "depends",
-    "tools",
-    "groups",
-    "prompts",
-    "resources",
-    "policy",
-    "external-deps",
-    "products",
-    "runtimes",
-    "author",
-];
-
-fn same_key(left: &str, right: &str) -> bool {
-    left.len() == right.len()
-        && left
-            .bytes()
-            .zip(right.bytes())
-            .all(|(a, b)| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_')))
-}
-
 /// The text up to the line that ends the front matter; the first `---` stays, so that lines count from the file's first.
 fn front_matter<'t>(document: &Document, text: &'t str) -> Result<&'t str, ManifestError> {
-    let wrong = |what: &str| ManifestError::Wrong { path: document.path.clone(), line: 1, what: what.to_owned() };
+    let wrong = |what: &str| document.wrong_at(1, what);
     let mut end = 0;
     for (index, line) in text.split_inclusive('\n').enumerate() {
         match (index, line.trim_end() == "---") {

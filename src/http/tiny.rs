@@ -1,0 +1,207 @@
+//! The engine of the design card: the same interface over `tiny_http` (feature `tiny-http`).
+//!
+//! **Invariant**: heads go through the same strict reader as with our own engine, so that handlers see no difference.
+//! **Thread**: `http-<name>` takes requests from tiny_http's queue; `req-<name>`, one for each request, answers it. The
+//! threads that accept and read are tiny_http's own and have no names.
+//! **Bounds**: `max_connections` requests at a time, `BODY_BYTES_MAX`. tiny_http bounds neither heads nor times.
+//! Left out on purpose: a way around its known defects, which `docs/decisions/0001-http-engine.md` lists. Among them:
+//! the socket of a client cannot be watched, an idle connection cannot be closed, an answer cannot be broken off.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::deadline::Deadline;
+use crate::http::head::RequestHead;
+use crate::http::server::{Exchange, Handler, Refusal, Transport};
+use crate::limits::{BODY_BYTES_MAX, CONNECTION_STACK_BYTES, READ_BYTES};
+use crate::worker;
+
+/// A listener that is served.
+pub struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: Mutex<Option<(Arc<tiny_http::Server>, JoinHandle<()>)>>,
+}
+
+struct Shared {
+    handler: Arc<dyn Handler>,
+    is_draining: AtomicBool,
+    requests: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// A request that is being answered; counted until it is dropped.
+struct Place(Arc<Shared>);
+
+impl Server {
+    pub fn start(
+        name: &'static str,
+        listener: TcpListener,
+        max_connections: usize,
+        handler: Arc<dyn Handler>,
+    ) -> io::Result<Server> {
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(false)?;
+        let server = Arc::new(tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?);
+        let (is_draining, requests, ended) = (AtomicBool::new(false), Mutex::new(0), Condvar::new());
+        let shared = Arc::new(Shared { handler, is_draining, requests, ended });
+        let (queue, places) = (server.clone(), shared.clone());
+        let thread = worker::spawn(&format!("http-{name}"), move || {
+            while let Ok(request) = queue.recv() {
+                dispatch(name, request, &places, max_connections);
+            }
+        })?;
+        Ok(Server { address, shared, accepting: Mutex::new(Some((server, thread))) })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests that are being answered; tiny_http does not tell its connections.
+    pub fn connections(&self) -> usize {
+        *self.shared.requests()
+    }
+
+    /// tiny_http's own accepting thread ends a moment later: it is woken by a connection to itself.
+    pub fn stop_accepting(&self) {
+        let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((server, thread)) = accepting {
+            server.unblock();
+            let _ = thread.join();
+        }
+    }
+
+    /// Waits for the answers under way; false if some are left at the deadline.
+    pub fn drain(&self, deadline: Deadline) -> bool {
+        self.shared.is_draining.store(true, Ordering::SeqCst);
+        let mut requests = self.shared.requests();
+        while *requests > 0 && !deadline.has_passed() {
+            let waited = self.shared.ended.wait_timeout(requests, deadline.left());
+            requests = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *requests == 0
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_accepting();
+    }
+}
+
+impl Shared {
+    fn requests(&self) -> MutexGuard<'_, usize> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self.0.requests() -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+fn dispatch(name: &str, request: tiny_http::Request, shared: &Arc<Shared>, max: usize) {
+    let mut requests = shared.requests();
+    if *requests >= max {
+        drop(requests);
+        let _ = request.respond(tiny_http::Response::from_string("no place is free").with_status_code(503));
+        return;
+    }
+    *requests += 1;
+    drop(requests);
+    let place = Place(shared.clone());
+    // If there is no thread for it, tiny_http answers 500 when the request is dropped.
+    let _ = worker::spawn_small(&format!("req-{name}"), CONNECTION_STACK_BYTES, move || answer(request, &place.0));
+}
+
+fn answer(request: tiny_http::Request, shared: &Shared) {
+    let peer = request.remote_addr().copied().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let mut head = RequestHead::default();
+    let parsed = head.parse(head_text(&request).as_bytes());
+    let keeps_alive = parsed.is_ok() && head.keeps_alive() && !shared.is_draining.load(Ordering::SeqCst);
+    let mut transport = Tiny { request: Some(request), writer: None, keeps_alive, peer };
+    let mut out = Vec::new();
+    let mut exchange = Exchange::new(&head, &mut transport, &mut out);
+    if let Err(error) = parsed {
+        let _ = exchange.refuse(&error.into());
+    } else if catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&head, &mut exchange))).is_err() {
+        log::error!("event=handler_panicked path={:?}", head.path());
+    }
+    if !exchange.has_responded() {
+        let refusal = Refusal::new(500, "internal_error", "the request could not be answered; the log says why");
+        let _ = exchange.refuse(&refusal);
+    }
+}
+
+/// The head as it was before tiny_http read it, as far as it can tell.
+fn head_text(request: &tiny_http::Request) -> String {
+    let version = request.http_version();
+    let fields = request.headers().iter().map(|header| format!("{}: {}\r\n", header.field, header.value));
+    let fields: String = fields.collect();
+    format!("{} {} HTTP/{}.{}\r\n{fields}\r\n", request.method(), request.url(), version.0, version.1)
+}
+
+struct Tiny {
+    /// Given up for the writer when the answer begins.
+    request: Option<tiny_http::Request>,
+    writer: Option<Box<dyn Write + Send>>,
+    keeps_alive: bool,
+    peer: SocketAddr,
+}
+
+impl Transport for Tiny {
+    fn read_body(&mut self) -> Result<Vec<u8>, Refusal> {
+        let too_large = || Refusal::new(413, "body_too_large", format!("at most {BODY_BYTES_MAX} bytes are taken"));
+        let Some(request) = &mut self.request else { return Ok(Vec::new()) };
+        if request.body_length().is_some_and(|length| length > BODY_BYTES_MAX) {
+            return Err(too_large());
+        }
+        let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(READ_BYTES));
+        let read = request.as_reader().take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut body);
+        match read {
+            Ok(length) if length > BODY_BYTES_MAX => Err(too_large()),
+            Ok(length) if request.body_length().is_none_or(|whole| whole == length) => Ok(body),
+            Ok(_) => Err(Refusal::new(400, "body_incomplete", "the request body ended early")),
+            Err(_) => Err(Refusal::new(400, "bad_request", "the request body is malformed")),
+        }
+    }
+
+    fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        if let Some(request) = self.request.take() {
+            self.writer = Some(request.into_writer());
+        }
+        let Some(writer) = &mut self.writer else { return Err(io::ErrorKind::NotConnected.into()) };
+        for part in parts {
+            writer.write_all(part)?;
+        }
+        writer.flush()
+    }
+
+    fn closes(&self) -> bool {
+        !self.keeps_alive
+    }
+
+    fn close(&mut self) {
+        self.keeps_alive = false;
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn client_is_gone(&self) -> bool {
+        false
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}

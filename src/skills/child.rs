@@ -1,0 +1,447 @@
+//! A child process under watch: its input written, its output read, its time kept, all in one loop that never blocks.
+//!
+//! **Invariant**: every call returns; the child and the rest of its process group do not outlive it, but for what the
+//! script put into a group of its own or let go of its output on purpose. A group is signalled only while its leader is
+//! not reaped yet, so that its number cannot have gone to somebody else.
+//! **Thread**: the caller's; the loop waits in `poll` only.
+//! **Bounds**: `SCRIPT_OUTPUT_BYTES_MAX`, `SCRIPT_STDERR_TAIL_BYTES`, the deadline, and three grace times.
+//! Left out on purpose: what is run (`run.rs`) and what its output means (`outcome.rs`).
+
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+use crate::deadline::Deadline;
+use crate::limits::{
+    SCRIPT_KILL_GRACE, SCRIPT_OUTPUT_BYTES_MAX, SCRIPT_PIPE_GRACE, SCRIPT_STDERR_TAIL_BYTES, SCRIPT_TERM_GRACE,
+    SSE_COMMENT_EVERY,
+};
+use crate::worker;
+
+/// Ends a call from another thread. Cheap until a script runs.
+#[derive(Debug, Default)]
+pub struct Cancel {
+    cancelled: AtomicBool,
+    /// The loop waits for the end of this pipe.
+    wake: Mutex<Option<PipeWriter>>,
+}
+
+/// What the loop watches beside the child.
+pub struct Watch<'a> {
+    pub deadline: Deadline,
+    pub cancel: &'a Cancel,
+    /// A socket whose peer waits for the result; when the peer is gone, the child is ended.
+    pub watched: Option<BorrowedFd<'a>>,
+    /// Called about every `SSE_COMMENT_EVERY`.
+    pub idle: &'a mut dyn FnMut(),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    TimedOut,
+    TooMuchOutput,
+    Cancelled,
+    PeerGone,
+}
+
+#[derive(Debug)]
+pub enum End {
+    Exited(ExitStatus),
+    Ended(Why),
+}
+
+#[derive(Debug)]
+pub struct Finished {
+    pub end: End,
+    pub stdout: Vec<u8>,
+    pub stderr: Tail,
+}
+
+/// The last bytes of a stream.
+#[derive(Debug, Default)]
+pub struct Tail {
+    bytes: Vec<u8>,
+    is_cut: bool,
+}
+
+impl Cancel {
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        drop(self.wake.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// A pipe that ends when the call is cancelled.
+    fn arm(&self) -> io::Result<PipeReader> {
+        let (reader, writer) = io::pipe()?;
+        let mut wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at under the lock: a cancel before this point has set the flag, one after it finds the pipe.
+        *wake = (!self.is_cancelled()).then_some(writer);
+        Ok(reader)
+    }
+
+    fn disarm(&self) {
+        drop(self.wake.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > 2 * SCRIPT_STDERR_TAIL_BYTES {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        if let Some(extra) = self.bytes.len().checked_sub(SCRIPT_STDERR_TAIL_BYTES).filter(|extra| *extra > 0) {
+            self.bytes.drain(..extra);
+            self.is_cut = true;
+        }
+    }
+
+    /// As text; a cut one begins with `…`.
+    pub fn text(mut self) -> String {
+        self.cut();
+        // A character that the cut went through is left out.
+        let start =
+            if self.is_cut { self.bytes.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
+        let text = String::from_utf8_lossy(&self.bytes[start..]);
+        let text = text.trim_end();
+        if self.is_cut { format!("…{text}") } else { text.to_owned() }
+    }
+}
+
+/// Starts the command in a process group of its own, gives it `input`, and sees it through.
+pub fn run(mut command: Command, input: &[u8], watch: Watch<'_>) -> io::Result<Finished> {
+    let wake = watch.cancel.arm()?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let finished = command
+        .spawn()
+        .and_then(|child| Running::new(child, input).see_through(&wake, watch.deadline, watch.watched, watch.idle));
+    watch.cancel.disarm();
+    finished
+}
+
+/// How far the end of a child has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Working,
+    /// The child is gone, and something that it started holds its output; read on until then.
+    Lingering {
+        until: Instant,
+    },
+    Terminating {
+        until: Instant,
+        why: Why,
+    },
+    Killed {
+        until: Instant,
+        why: Why,
+    },
+}
+
+/// What the loop sees in one turn.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    now: Instant,
+    has_exited: bool,
+    pipes_closed: bool,
+    stop: Option<Why>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Stay,
+    Go(Stage, Option<Signal>),
+    /// The child is gone: end what is left of its group, if anything may be, and give the result.
+    Finish {
+        kill_group: bool,
+        why: Option<Why>,
+    },
+    /// It cannot even be killed now.
+    GiveUp(Why),
+}
+
+/// The whole policy of ending a child.
+fn step(stage: Stage, seen: Seen) -> Step {
+    let Seen { now, has_exited, pipes_closed, stop } = seen;
+    match stage {
+        Stage::Working => match stop {
+            Some(why) if has_exited => Step::Finish { kill_group: true, why: Some(why) },
+            Some(why) => Step::Go(Stage::Terminating { until: now + SCRIPT_TERM_GRACE, why }, Some(Signal::TERM)),
+            None if has_exited && pipes_closed => Step::Finish { kill_group: false, why: None },
+            None if has_exited => Step::Go(Stage::Lingering { until: now + SCRIPT_PIPE_GRACE }, None),
+            None => Step::Stay,
+        },
+        Stage::Lingering { until } => match stop {
+            Some(Why::TooMuchOutput) => Step::Finish { kill_group: true, why: stop },
+            _ if pipes_closed => Step::Finish { kill_group: false, why: None },
+            _ if now >= until => Step::Finish { kill_group: true, why: None },
+            _ => Step::Stay,
+        },
+        Stage::Terminating { why, .. } if has_exited && pipes_closed => {
+            Step::Finish { kill_group: true, why: Some(why) }
+        }
+        Stage::Terminating { until, why } if now >= until => {
+            Step::Go(Stage::Killed { until: now + SCRIPT_KILL_GRACE, why }, Some(Signal::KILL))
+        }
+        Stage::Terminating { .. } => Step::Stay,
+        Stage::Killed { why, .. } if has_exited => Step::Finish { kill_group: true, why: Some(why) },
+        Stage::Killed { until, why } if now >= until => Step::GiveUp(why),
+        Stage::Killed { .. } => Step::Stay,
+    }
+}
+
+struct Running<'i> {
+    child: Child,
+    pid: Option<Pid>,
+    /// Readable once the child has exited; without it (old kernels, other systems) the loop looks every `LOOK_EVERY`.
+    exit: Option<OwnedFd>,
+    input: &'i [u8],
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    out: Vec<u8>,
+    err: Tail,
+    stage: Stage,
+}
+
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Which of the watched descriptors have something.
+#[derive(Default)]
+struct Ready {
+    cancelled: bool,
+    peer_gone: bool,
+}
+
+impl<'i> Running<'i> {
+    fn new(mut child: Child, input: &'i [u8]) -> Running<'i> {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let exit = pid.and_then(exit_fd);
+        let (out, err) = (Vec::new(), Tail::default());
+        Running { child, pid, exit, input, stdin, stdout, stderr, out, err, stage: Stage::Working }
+    }
+
+    fn see_through(
+        mut self,
+        wake: &PipeReader,
+        deadline: Deadline,
+        watched: Option<BorrowedFd<'_>>,
+        idle: &mut dyn FnMut(),
+    ) -> io::Result<Finished> {
+        if let Err(error) = self.unblock() {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait();
+            return Err(error);
+        }
+        let mut idle_due = Instant::now() + SSE_COMMENT_EVERY;
+        let mut ready = Ready::default();
+        loop {
+            self.pump();
+            let now = Instant::now();
+            if now >= idle_due {
+                idle();
+                idle_due = now + SSE_COMMENT_EVERY;
+            }
+            let has_exited = matches!(self.stage, Stage::Lingering { .. }) || self.has_exited();
+            if has_exited {
+                // What the child wrote before it ended must be in before its pipes are judged.
+                self.pump();
+            }
+            let stop = self.stop_reason(&ready, deadline);
+            let pipes_closed = self.stdout.is_none() && self.stderr.is_none();
+            match step(self.stage, Seen { now, has_exited, pipes_closed, stop }) {
+                Step::Stay => {}
+                Step::Go(stage, signal) => {
+                    signal.into_iter().for_each(|signal| self.signal(signal));
+                    self.stdin = None;
+                    self.stage = stage;
+                    continue;
+                }
+                Step::Finish { kill_group, why } => return self.finish(kill_group, why),
+                Step::GiveUp(why) => return self.give_up(why),
+            }
+            ready = self.wait(wake, watched, self.pause(now, idle_due, deadline))?;
+        }
+    }
+
+    fn unblock(&self) -> io::Result<()> {
+        for fd in [
+            self.stdin.as_ref().map(AsFd::as_fd),
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+        ] {
+            fd.map(|fd| rustix::io::ioctl_fionbio(fd, true)).transpose()?;
+        }
+        Ok(())
+    }
+
+    fn stop_reason(&self, ready: &Ready, deadline: Deadline) -> Option<Why> {
+        if self.out.len() > SCRIPT_OUTPUT_BYTES_MAX {
+            Some(Why::TooMuchOutput)
+        } else if ready.cancelled {
+            Some(Why::Cancelled)
+        } else if ready.peer_gone {
+            Some(Why::PeerGone)
+        } else {
+            deadline.has_passed().then_some(Why::TimedOut)
+        }
+    }
+
+    /// How long nothing but an event is worth a turn.
+    fn pause(&self, now: Instant, idle_due: Instant, deadline: Deadline) -> Duration {
+        let stage_due = match self.stage {
+            Stage::Working => now + deadline.left(),
+            Stage::Lingering { until } | Stage::Terminating { until, .. } | Stage::Killed { until, .. } => until,
+        };
+        let pause = stage_due.min(idle_due).saturating_duration_since(now);
+        if self.exit.is_none() { pause.min(LOOK_EVERY) } else { pause }
+    }
+
+    /// Waits until a pipe can be used, the child exits, the call is cancelled, the peer goes, or the time is over.
+    fn wait(&self, wake: &PipeReader, watched: Option<BorrowedFd<'_>>, pause: Duration) -> io::Result<Ready> {
+        let is_working = self.stage == Stage::Working;
+        let mut fds = Vec::with_capacity(6);
+        if is_working {
+            fds.push(PollFd::new(wake, PollFlags::IN));
+            fds.extend(watched.map(|fd| PollFd::from_borrowed_fd(fd, peer_gone_flags())));
+        }
+        let extra = fds.len();
+        // Once the child has exited its descriptor stays readable and would keep the loop turning.
+        let waits_for_exit = !matches!(self.stage, Stage::Lingering { .. });
+        fds.extend(self.exit.as_ref().filter(|_| waits_for_exit).map(|fd| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(self.stdin.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+        fds.extend(self.stdout.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(self.stderr.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        // Rounded up, or the last millisecond would be waited for in many turns.
+        let pause = Timespec::try_from(pause + Duration::from_millis(1)).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        match rustix::event::poll(&mut fds, Some(&pause)) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
+            Err(error) => return Err(error.into()),
+        }
+        let has = |at: usize| at < extra && !fds[at].revents().is_empty();
+        Ok(Ready { cancelled: has(0), peer_gone: has(1) })
+    }
+
+    /// Writes and reads what can be without waiting.
+    fn pump(&mut self) {
+        if let Some(stdin) = &mut self.stdin {
+            // A script that does not read its input closes the pipe, which is its right.
+            if write_some(stdin, &mut self.input) {
+                self.stdin = None;
+            }
+        }
+        let discards = !matches!(self.stage, Stage::Working | Stage::Lingering { .. });
+        let out = &mut self.out;
+        let mut keep_out = |bytes: &[u8]| {
+            if !discards && out.len() <= SCRIPT_OUTPUT_BYTES_MAX {
+                out.extend_from_slice(bytes);
+            }
+        };
+        if self.stdout.as_mut().is_some_and(|pipe| read_some(pipe, &mut keep_out)) {
+            self.stdout = None;
+        }
+        let err = &mut self.err;
+        if self.stderr.as_mut().is_some_and(|pipe| read_some(pipe, &mut |bytes| err.push(bytes))) {
+            self.stderr = None;
+        }
+    }
+
+    /// Whether the child has ended; it is not reaped by this.
+    fn has_exited(&self) -> bool {
+        let Some(pid) = self.pid else { return true };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid {
+            // The group may be empty already, which is as good.
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+
+    fn finish(mut self, kill_group: bool, why: Option<Why>) -> io::Result<Finished> {
+        if kill_group {
+            self.signal(Signal::KILL);
+        }
+        let status = self.child.wait()?;
+        let end = why.map_or(End::Exited(status), End::Ended);
+        Ok(Finished { end, stdout: self.out, stderr: self.err })
+    }
+
+    /// A killed process that does not end hangs inside the kernel; a thread of its own waits for it.
+    fn give_up(self, why: Why) -> io::Result<Finished> {
+        let Running { mut child, out, err, .. } = self;
+        log::warn!("pid={} does not end after SIGKILL; the call goes on without it", child.id());
+        worker::spawn("reap-script", move || drop(child.wait()))?;
+        Ok(Finished { end: End::Ended(why), stdout: out, stderr: err })
+    }
+}
+
+/// Writes until the pipe is full; true when there is nothing more to write, or nobody to read it.
+fn write_some(pipe: &mut impl Write, input: &mut &[u8]) -> bool {
+    loop {
+        if input.is_empty() {
+            return true;
+        }
+        match pipe.write(input) {
+            Ok(written) => *input = &input[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// Reads what is there, up to a share that lets the other pipes have their turn; true at the end.
+fn read_some(pipe: &mut impl Read, keep: &mut dyn FnMut(&[u8])) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    for _ in 0..16 {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(count) => keep(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+    false
+}
+
+#[cfg(target_os = "linux")]
+fn exit_fd(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exit_fd(_pid: Pid) -> Option<OwnedFd> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn peer_gone_flags() -> PollFlags {
+    PollFlags::RDHUP
+}
+
+/// Errors and hang-ups are always told.
+#[cfg(not(target_os = "linux"))]
+fn peer_gone_flags() -> PollFlags {
+    PollFlags::empty()
+}

@@ -1,0 +1,226 @@
+//! What a script left behind → the result of its call.
+//!
+//! **Invariant**: pure. A result is valid JSON on one line, below `RESULT_BYTES_MAX`; a failed one says in its first
+//! words what happened. Structured content that may not fit the tool's output schema is left out.
+//! **Bounds**: `RESULT_BYTES_MAX`, `RESULT_DEPTH_MAX`.
+//! Left out on purpose: checking a result against the output schema; clients do that.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::jsonrpc;
+use crate::limits::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX, SCRIPT_OUTPUT_BYTES_MAX, SCRIPT_STDERR_TAIL_BYTES};
+use crate::mcp::CallToolResult;
+use crate::skills::child::{End, Finished, Why};
+
+/// The result of a call, encoded.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// JSON text of a `CallToolResult`.
+    pub json: Vec<u8>,
+    pub is_error: bool,
+}
+
+impl Outcome {
+    pub fn failed(text: impl Into<String>) -> Outcome {
+        Outcome { json: jsonrpc::to_bytes(&CallToolResult::failed(text)), is_error: true }
+    }
+}
+
+/// The script and tool that an outcome is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// For messages.
+    pub script: &'a str,
+    pub time_limit: Duration,
+    pub has_output_schema: bool,
+}
+
+pub fn outcome(finished: Finished, of: Of<'_>) -> Outcome {
+    let Finished { end, stdout, stderr } = finished;
+    let stderr = stderr.text();
+    let status = match end {
+        End::Ended(why) => return failure(&what_ended(why, of), &stderr, None),
+        End::Exited(status) => status,
+    };
+    let length = stdout.len();
+    let printed = match String::from_utf8(stdout) {
+        Ok(text) => text,
+        Err(error) if status.success() => {
+            let at = error.utf8_error().valid_up_to();
+            let what = format!(
+                "{} printed something that is not UTF-8 text (byte {at} of {length}); write files to disk and print their paths",
+                of.script
+            );
+            return failure(&what, &stderr, None);
+        }
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    };
+    let printed = printed.trim();
+    if !status.success() {
+        return failure(&format!("{} {}", of.script, exit_text(status)), &stderr, Some(printed));
+    }
+    match read_output(printed) {
+        Output::Object { success } => object(printed, success, of),
+        Output::Text => object(&json!({"success": true, "message": printed}).to_string(), true, of),
+        Output::Broken(reason) => {
+            let what = format!("{} printed what begins like JSON but is not valid JSON: {reason}", of.script);
+            failure(&what, &stderr, Some(printed))
+        }
+    }
+}
+
+fn what_ended(why: Why, of: Of<'_>) -> String {
+    let script = of.script;
+    match why {
+        Why::TimedOut => format!(
+            "{script} did not end within {} s and was ended; give it less to do, or raise timeout_hint_secs or --call-timeout",
+            of.time_limit.as_secs_f64()
+        ),
+        Why::TooMuchOutput => format!(
+            "{script} printed more than {} MiB and was ended; write large data to a file and print its path",
+            SCRIPT_OUTPUT_BYTES_MAX / (1024 * 1024)
+        ),
+        Why::Cancelled => format!("{script} was ended: the call was cancelled"),
+        Why::PeerGone => format!("{script} was ended: who asked for the call has gone"),
+    }
+}
+
+fn exit_text(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => match signal_name(signal) {
+            Some(name) => format!("was ended by signal {signal} ({name})"),
+            None => format!("was ended by signal {signal}"),
+        },
+        (None, None) => "ended in an unknown way".to_owned(),
+    }
+}
+
+/// The names of the signals that have one number on every system, and what they usually mean.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        8 => "SIGFPE",
+        9 => "SIGKILL, perhaps for want of memory",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}
+
+/// A failed call: what happened, the end of standard error, and the end of what was printed.
+fn failure(what: &str, stderr: &str, printed: Option<&str>) -> Outcome {
+    let mut text = what.to_owned();
+    if !stderr.is_empty() {
+        text.push_str("\n\nstandard error:\n");
+        text.push_str(stderr);
+    }
+    if let Some(printed) = printed.filter(|printed| !printed.is_empty()) {
+        text.push_str("\n\nstandard output:\n");
+        text.push_str(&end_of(printed));
+    }
+    Outcome::failed(text)
+}
+
+fn end_of(text: &str) -> String {
+    let Some(mut from) = text.len().checked_sub(SCRIPT_STDERR_TAIL_BYTES).filter(|from| *from > 0) else {
+        return text.to_owned();
+    };
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    format!("…{}", &text[from..])
+}
+
+#[derive(Debug, PartialEq)]
+enum Output {
+    Object { success: bool },
+    Text,
+    Broken(String),
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    success: Option<Value>,
+}
+
+fn read_output(text: &str) -> Output {
+    let is_object = text.starts_with('{');
+    // `[INFO] done` and `[2026-11-24] done` are text; `[{`, `[[` and `["` are the start of a list.
+    let is_list = text.strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(['{', '[', '"']));
+    if !is_object && !is_list {
+        return Output::Text;
+    }
+    if is_deeper_than(text, RESULT_DEPTH_MAX) {
+        return Output::Broken(format!("nested deeper than {RESULT_DEPTH_MAX} levels"));
+    }
+    // Passing over a string does not look into its escapes; halves of surrogate pairs would go to clients that refuse them.
+    if (text.contains("\\ud") || text.contains("\\uD"))
+        && let Err(error) = serde_json::from_str::<Value>(text)
+    {
+        return Output::Broken(error.to_string());
+    }
+    let read = match is_object {
+        true => serde_json::from_str::<Head>(text)
+            .map(|head| Output::Object { success: head.success != Some(Value::Bool(false)) }),
+        false => serde_json::from_str::<IgnoredAny>(text).map(|_| Output::Text),
+    };
+    read.unwrap_or_else(|error| Output::Broken(error.to_string()))
+}
+
+fn is_deeper_than(text: &str, limit: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    text.bytes().any(|byte| {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => depth += 1,
+            (false, b'}' | b']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > limit
+    })
+}
+
+/// A result whose structured content is this object (JSON text), given as text too.
+fn object(text: &str, success: bool, of: Of<'_>) -> Outcome {
+    // Line breaks stand only between the tokens of JSON; as blanks they fit into one line of an event stream.
+    let structured = if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text.to_owned() };
+    let shows_structured = success || !of.has_output_schema;
+    let mut copy = jsonrpc::to_bytes(&text);
+    if copy.len() + structured.len() > RESULT_BYTES_MAX - 128 {
+        if !shows_structured {
+            return Outcome::failed(format!("{} failed, and its answer is too large to be passed on", of.script));
+        }
+        copy = jsonrpc::to_bytes(&format!("The result has {} bytes; it is in structuredContent.", structured.len()));
+    }
+    let mut json = br#"{"content":[{"type":"text","text":"#.to_vec();
+    json.extend_from_slice(&copy);
+    json.extend_from_slice(b"}]");
+    if shows_structured {
+        json.extend_from_slice(br#","structuredContent":"#);
+        json.extend_from_slice(structured.as_bytes());
+    }
+    if !success {
+        json.extend_from_slice(br#","isError":true"#);
+    }
+    json.push(b'}');
+    if json.len() > RESULT_BYTES_MAX {
+        return Outcome::failed(format!("the answer of {} is too large to be passed on", of.script));
+    }
+    Outcome { json, is_error: !success }
+}

@@ -1,0 +1,167 @@
+//! The tools that an instance shows: one immutable snapshot, sorted, with its JSON text made once.
+//!
+//! **Invariant**: names are unique, in the alphabet that MCP 2025-11-25 asks for, and in byte order; equal skills make
+//! equal text, byte for byte.
+//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOL_NAME_BYTES_MAX`.
+//! Left out on purpose: which skills are loaded (`shelf.rs`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::hash::fnv64_hex;
+use crate::jsonrpc;
+use crate::limits::{TOOL_NAME_BYTES_MAX, TOOLS_PER_INSTANCE_MAX};
+use crate::mcp::Tool;
+use crate::skills::arguments::ArgumentRules;
+use crate::skills::entry::ToolEntry;
+use crate::skills::manifest::Skill;
+
+/// `_meta` of a tool: the skill it is from.
+pub const META_SKILL: &str = "io.dcc-mcp/skill";
+/// `_meta` of a tool: tools that make sense after it.
+pub const META_NEXT_TOOLS: &str = "io.dcc-mcp/next-tools";
+/// `_meta` of a tool: not worth a place in a model's context until it is searched for.
+pub const META_DEFER_LOADING: &str = "io.dcc-mcp/defer-loading";
+/// `_meta` of a tool: `sync` or `async`.
+pub const META_EXECUTION: &str = "io.dcc-mcp/execution";
+/// `_meta` of a tool: seconds that a call may take, where that is more than usual; who relays it should wait as long.
+pub const META_TIMEOUT_SECS: &str = "io.dcc-mcp/timeout-secs";
+
+/// A tool that can be called.
+#[derive(Debug)]
+pub struct SkillTool {
+    pub tool: Tool,
+    /// The tool's own name, without its skill's.
+    pub bare_name: String,
+    pub skill: String,
+    pub dcc: String,
+    pub folder: PathBuf,
+    /// Relative to the folder.
+    pub script: PathBuf,
+    /// More than the instance's call timeout, if the tool asks for it.
+    pub timeout: Option<Duration>,
+    pub rules: ArgumentRules,
+}
+
+/// The visible tools.
+#[derive(Debug, Default)]
+pub struct ToolSet {
+    pub tools: Vec<Arc<SkillTool>>,
+    bare: HashMap<String, Option<usize>>,
+    encoded: Arc<[u8]>,
+}
+
+impl ToolSet {
+    /// A set of the given tools. Of two with the same name the first is taken.
+    pub fn new(tools: Vec<Arc<SkillTool>>) -> ToolSet {
+        let mut by_name: BTreeMap<String, Arc<SkillTool>> = BTreeMap::new();
+        for tool in tools {
+            if by_name.contains_key(&tool.tool.name) {
+                log::warn!("skill={} tool={} is left out: another tool has this name", tool.skill, tool.tool.name);
+            } else if by_name.len() >= TOOLS_PER_INSTANCE_MAX {
+                log::warn!(
+                    "skill={} tool={} is left out: more than {TOOLS_PER_INSTANCE_MAX} tools",
+                    tool.skill,
+                    tool.tool.name
+                );
+            } else {
+                by_name.insert(tool.tool.name.clone(), tool);
+            }
+        }
+        let tools: Vec<Arc<SkillTool>> = by_name.into_values().collect();
+        let mut bare: HashMap<String, Option<usize>> = HashMap::new();
+        for (index, tool) in tools.iter().enumerate() {
+            bare.entry(tool.bare_name.clone()).and_modify(|unique| *unique = None).or_insert(Some(index));
+        }
+        let shown: Vec<&Tool> = tools.iter().map(|tool| &tool.tool).collect();
+        let encoded = jsonrpc::to_bytes(&shown).into();
+        ToolSet { tools, bare, encoded }
+    }
+
+    /// The tool of a full name, or of a tool's own name where only one tool has it.
+    pub fn find(&self, name: &str) -> Option<&Arc<SkillTool>> {
+        let index = self.tools.binary_search_by(|tool| tool.tool.name.as_str().cmp(name)).ok();
+        index.or_else(|| self.bare.get(name).copied().flatten()).map(|index| &self.tools[index])
+    }
+
+    /// JSON text: the array of tools.
+    pub fn encoded(&self) -> Arc<[u8]> {
+        if self.encoded.is_empty() { Arc::from(b"[]".as_slice()) } else { Arc::clone(&self.encoded) }
+    }
+}
+
+impl SkillTool {
+    /// The callable tool of an entry; `None` when it has no script.
+    pub fn new(skill: &Skill, entry: &ToolEntry, call_timeout: Duration) -> Option<SkillTool> {
+        let script = entry.script.as_ref().ok()?.clone();
+        let timeout = entry.timeout.filter(|timeout| *timeout > call_timeout);
+        let tool = Tool {
+            name: full_name(&skill.name, &entry.name),
+            title: Some(entry.title.clone().unwrap_or_else(|| title_of(&entry.name))),
+            description: Some(description_of(skill, entry)),
+            input_schema: entry.input_schema.clone(),
+            output_schema: entry.output_schema.clone(),
+            annotations: Some(entry.annotations.clone()).filter(|annotations| *annotations != Default::default()),
+            meta: Some(meta_of(skill, entry, timeout)),
+        };
+        Some(SkillTool {
+            rules: ArgumentRules::of(tool.input_schema.get()),
+            tool,
+            bare_name: entry.name.clone(),
+            skill: skill.name.clone(),
+            dcc: skill.dcc.clone(),
+            folder: skill.folder.clone(),
+            script,
+            timeout,
+        })
+    }
+}
+
+/// `<skill>__<tool>`, `-` in the skill's name as `_`.
+pub fn full_name(skill: &str, tool: &str) -> String {
+    let original = format!("{}__{tool}", skill.replace('-', "_"));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let name: String = original.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
+    if name.len() <= TOOL_NAME_BYTES_MAX {
+        return name;
+    }
+    let hash = &fnv64_hex(original.as_bytes())[..8];
+    format!("{}_{hash}", &name[..TOOL_NAME_BYTES_MAX - 9])
+}
+
+/// `create_sphere` → `Create sphere`.
+fn title_of(name: &str) -> String {
+    let words = name.replace(['_', '-'], " ");
+    let mut letters = words.trim().chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn description_of(skill: &Skill, entry: &ToolEntry) -> String {
+    match &entry.description {
+        Some(description) if !description.is_empty() => description.clone(),
+        _ if skill.description.is_empty() => format!("{} (skill {})", title_of(&entry.name), skill.name),
+        _ => format!("{}: {}", title_of(&entry.name), skill.description),
+    }
+}
+
+fn meta_of(skill: &Skill, entry: &ToolEntry, timeout: Option<Duration>) -> Map<String, Value> {
+    let mut meta = Map::new();
+    meta.insert(META_SKILL.to_owned(), skill.name.clone().into());
+    if let Some(next) = &entry.next_tools {
+        meta.insert(META_NEXT_TOOLS.to_owned(), next.clone());
+    }
+    if entry.defer_loading {
+        meta.insert(META_DEFER_LOADING.to_owned(), true.into());
+    }
+    if let Some(execution) = &entry.execution {
+        meta.insert(META_EXECUTION.to_owned(), execution.clone().into());
+    }
+    if let Some(timeout) = timeout {
+        meta.insert(META_TIMEOUT_SECS.to_owned(), timeout.as_secs().max(1).into());
+    }
+    meta
+}
