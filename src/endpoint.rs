@@ -33,7 +33,7 @@ use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::Revision;
+use crate::mcp::{CallToolResult, Revision};
 use crate::session::{ClientCapabilities, EndedSessions, Session, State};
 
 /// What is served: the tools of one instance, or of all.
@@ -416,6 +416,15 @@ impl ToolCall<'_> {
     pub fn progress(&self) -> Progress {
         Progress::new(self.progress_token)
     }
+}
+
+/// A result of our own as an answer.
+pub fn encoded(result: &CallToolResult) -> Payload {
+    Payload::Owned(jsonrpc::to_bytes(result))
+}
+
+pub fn unknown_tool(name: &str) -> ErrorObject {
+    ErrorObject::invalid_params(format!("unknown tool: {name}; tools/list shows what there is"))
 }
 
 /// Answers a method that the route does not take.

@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod deadline;
 pub mod hash;
 pub mod limits;
+pub mod logging;
 pub mod metrics;
 pub mod os;
 pub mod throttle;
@@ -24,4 +25,7 @@ pub mod skills;
 
 pub mod election;
 pub mod endpoint;
+pub mod front;
 pub mod status;
+
+pub mod gateway;

@@ -154,6 +154,21 @@ fn judge(evidence: &Evidence, port: impl FnOnce() -> Option<bool>) -> Verdict {
     }
 }
 
+impl Instance {
+    /// How an instance is called in messages to people and models.
+    pub fn describe(&self) -> String {
+        let Entry { instance_id, display_name, scene, mcp_url, .. } = &*self.entry;
+        let label = display_name.as_deref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
+        let scene = scene.as_deref().map(|scene| format!(", scene {scene}")).unwrap_or_default();
+        format!("{} instance {instance_id}{label} at {mcp_url}{scene}", self.dcc())
+    }
+
+    /// The application type as it is shown.
+    pub fn dcc(&self) -> &str {
+        if self.entry.dcc_type.is_empty() { "unknown" } else { &self.entry.dcc_type }
+    }
+}
+
 impl View {
     /// Before the first scan.
     pub fn unknown() -> View {

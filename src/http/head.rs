@@ -28,6 +28,21 @@ pub enum Method {
     Other,
 }
 
+impl Method {
+    /// The token; `OTHER` for one that no route takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+            Method::Other => "OTHER",
+        }
+    }
+}
+
 /// How the length of a body is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {

@@ -43,6 +43,7 @@ pub struct Exchange<'a> {
     out: &'a mut Vec<u8>,
     is_head: bool,
     is_http_1_0: bool,
+    status: Option<u16>,
     answer: Answer,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Exchange<'a> {
     /// For the engines.
     pub fn new(head: &RequestHead, transport: &'a mut dyn Transport, out: &'a mut Vec<u8>) -> Exchange<'a> {
         let (is_head, is_http_1_0) = (head.method() == Method::Head, head.is_http_1_0());
-        Exchange { transport, out, is_head, is_http_1_0, answer: Answer::Due }
+        Exchange { transport, out, is_head, is_http_1_0, status: None, answer: Answer::Due }
     }
 
     /// The whole body. A client that waits for `100 Continue` gets it first; what is refused here was not read.
@@ -153,6 +154,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The status of the answer, once it was begun.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
     pub fn has_responded(&self) -> bool {
         self.answer != Answer::Due
     }
@@ -181,6 +187,7 @@ impl<'a> Exchange<'a> {
         if self.answer != Answer::Due {
             return Err(misuse("a second answer to one request"));
         }
+        self.status = Some(status);
         self.out.clear();
         put_status_line(self.out, status);
         for (name, value) in headers {

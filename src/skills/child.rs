@@ -4,7 +4,7 @@
 //! script put into a group of its own or let go of its output on purpose. A group is signalled only while its leader is
 //! not reaped yet, so that its number cannot have gone to somebody else.
 //! **Thread**: the caller's; the loop waits in `poll` only.
-//! **Bounds**: `SCRIPT_OUTPUT_BYTES_MAX`, `SCRIPT_STDERR_TAIL_BYTES`, the deadline, and three grace times.
+//! **Bounds**: `SCRIPT_OUTPUT_BYTES_MAX`, the deadline, and those of `ending.rs` and `tail.rs`.
 //! Left out on purpose: what is run (`run.rs`) and what its output means (`outcome.rs`).
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
@@ -19,10 +19,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::deadline::Deadline;
-use crate::limits::{
-    SCRIPT_KILL_GRACE, SCRIPT_OUTPUT_BYTES_MAX, SCRIPT_PIPE_GRACE, SCRIPT_STDERR_TAIL_BYTES, SCRIPT_TERM_GRACE,
-    SSE_COMMENT_EVERY,
-};
+use crate::limits::{SCRIPT_OUTPUT_BYTES_MAX, SSE_COMMENT_EVERY};
+use crate::skills::ending::{Seen, Stage, Step, Why, step};
+use crate::skills::tail::Tail;
 use crate::worker;
 
 /// Ends a call from another thread. Cheap until a script runs.
@@ -43,14 +42,6 @@ pub struct Watch<'a> {
     pub idle: &'a mut dyn FnMut(),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    TimedOut,
-    TooMuchOutput,
-    Cancelled,
-    PeerGone,
-}
-
 #[derive(Debug)]
 pub enum End {
     Exited(ExitStatus),
@@ -62,13 +53,6 @@ pub struct Finished {
     pub end: End,
     pub stdout: Vec<u8>,
     pub stderr: Tail,
-}
-
-/// The last bytes of a stream.
-#[derive(Debug, Default)]
-pub struct Tail {
-    bytes: Vec<u8>,
-    is_cut: bool,
 }
 
 impl Cancel {
@@ -99,33 +83,6 @@ impl Cancel {
     }
 }
 
-impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() > 2 * SCRIPT_STDERR_TAIL_BYTES {
-            self.cut();
-        }
-    }
-
-    fn cut(&mut self) {
-        if let Some(extra) = self.bytes.len().checked_sub(SCRIPT_STDERR_TAIL_BYTES).filter(|extra| *extra > 0) {
-            self.bytes.drain(..extra);
-            self.is_cut = true;
-        }
-    }
-
-    /// As text; a cut one begins with `…`.
-    pub fn text(mut self) -> String {
-        self.cut();
-        // A character that the cut went through is left out.
-        let start =
-            if self.is_cut { self.bytes.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count() } else { 0 };
-        let text = String::from_utf8_lossy(&self.bytes[start..]);
-        let text = text.trim_end();
-        if self.is_cut { format!("…{text}") } else { text.to_owned() }
-    }
-}
-
 /// Starts the command in a process group of its own, gives it `input`, and sees it through.
 pub fn run(mut command: Command, input: &[u8], watch: Watch<'_>) -> io::Result<Finished> {
     let wake = watch.cancel.arm()?;
@@ -135,76 +92,6 @@ pub fn run(mut command: Command, input: &[u8], watch: Watch<'_>) -> io::Result<F
         .and_then(|child| Running::new(child, input).see_through(&wake, watch.deadline, watch.watched, watch.idle));
     watch.cancel.disarm();
     finished
-}
-
-/// How far the end of a child has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Working,
-    /// The child is gone, and something that it started holds its output; read on until then.
-    Lingering {
-        until: Instant,
-    },
-    Terminating {
-        until: Instant,
-        why: Why,
-    },
-    Killed {
-        until: Instant,
-        why: Why,
-    },
-}
-
-/// What the loop sees in one turn.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    now: Instant,
-    has_exited: bool,
-    pipes_closed: bool,
-    stop: Option<Why>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Stay,
-    Go(Stage, Option<Signal>),
-    /// The child is gone: end what is left of its group, if anything may be, and give the result.
-    Finish {
-        kill_group: bool,
-        why: Option<Why>,
-    },
-    /// It cannot even be killed now.
-    GiveUp(Why),
-}
-
-/// The whole policy of ending a child.
-fn step(stage: Stage, seen: Seen) -> Step {
-    let Seen { now, has_exited, pipes_closed, stop } = seen;
-    match stage {
-        Stage::Working => match stop {
-            Some(why) if has_exited => Step::Finish { kill_group: true, why: Some(why) },
-            Some(why) => Step::Go(Stage::Terminating { until: now + SCRIPT_TERM_GRACE, why }, Some(Signal::TERM)),
-            None if has_exited && pipes_closed => Step::Finish { kill_group: false, why: None },
-            None if has_exited => Step::Go(Stage::Lingering { until: now + SCRIPT_PIPE_GRACE }, None),
-            None => Step::Stay,
-        },
-        Stage::Lingering { until } => match stop {
-            Some(Why::TooMuchOutput) => Step::Finish { kill_group: true, why: stop },
-            _ if pipes_closed => Step::Finish { kill_group: false, why: None },
-            _ if now >= until => Step::Finish { kill_group: true, why: None },
-            _ => Step::Stay,
-        },
-        Stage::Terminating { why, .. } if has_exited && pipes_closed => {
-            Step::Finish { kill_group: true, why: Some(why) }
-        }
-        Stage::Terminating { until, why } if now >= until => {
-            Step::Go(Stage::Killed { until: now + SCRIPT_KILL_GRACE, why }, Some(Signal::KILL))
-        }
-        Stage::Terminating { .. } => Step::Stay,
-        Stage::Killed { why, .. } if has_exited => Step::Finish { kill_group: true, why: Some(why) },
-        Stage::Killed { until, why } if now >= until => Step::GiveUp(why),
-        Stage::Killed { .. } => Step::Stay,
-    }
 }
 
 struct Running<'i> {
@@ -219,6 +106,8 @@ struct Running<'i> {
     out: Vec<u8>,
     err: Tail,
     stage: Stage,
+    /// The child was seen to have ended; it is reaped last.
+    has_exited: bool,
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -236,7 +125,7 @@ impl<'i> Running<'i> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let exit = pid.and_then(exit_fd);
         let (out, err) = (Vec::new(), Tail::default());
-        Running { child, pid, exit, input, stdin, stdout, stderr, out, err, stage: Stage::Working }
+        Running { child, pid, exit, input, stdin, stdout, stderr, out, err, stage: Stage::Working, has_exited: false }
     }
 
     fn see_through(
@@ -260,14 +149,14 @@ impl<'i> Running<'i> {
                 idle();
                 idle_due = now + SSE_COMMENT_EVERY;
             }
-            let has_exited = matches!(self.stage, Stage::Lingering { .. }) || self.has_exited();
-            if has_exited {
+            if !self.has_exited && self.child_has_exited() {
+                self.has_exited = true;
                 // What the child wrote before it ended must be in before its pipes are judged.
                 self.pump();
             }
             let stop = self.stop_reason(&ready, deadline);
             let pipes_closed = self.stdout.is_none() && self.stderr.is_none();
-            match step(self.stage, Seen { now, has_exited, pipes_closed, stop }) {
+            match step(self.stage, Seen { now, has_exited: self.has_exited, pipes_closed, stop }) {
                 Step::Stay => {}
                 Step::Go(stage, signal) => {
                     signal.into_iter().for_each(|signal| self.signal(signal));
@@ -325,8 +214,7 @@ impl<'i> Running<'i> {
         }
         let extra = fds.len();
         // Once the child has exited its descriptor stays readable and would keep the loop turning.
-        let waits_for_exit = !matches!(self.stage, Stage::Lingering { .. });
-        fds.extend(self.exit.as_ref().filter(|_| waits_for_exit).map(|fd| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(self.exit.as_ref().filter(|_| !self.has_exited).map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.stdin.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT)));
         fds.extend(self.stdout.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.stderr.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
@@ -366,7 +254,7 @@ impl<'i> Running<'i> {
     }
 
     /// Whether the child has ended; it is not reaped by this.
-    fn has_exited(&self) -> bool {
+    fn child_has_exited(&self) -> bool {
         let Some(pid) = self.pid else { return true };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))

@@ -15,6 +15,7 @@ use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::ToolAnnotations;
 use crate::skills::document::{Document, ManifestError};
 use crate::skills::files;
+use crate::skills::json;
 use crate::skills::yaml::Node;
 
 /// A tool as its author declared it.
@@ -179,12 +180,7 @@ fn schema(document: &Document, tool: &Node, keys: [&str; 2]) -> Result<Option<Bo
         None if !object.contains_key("type") => text.trim().replacen('{', r#"{"type":"object","#, 1),
         _ => return Err(document.wrong(node, &format!("`{key}` must have the type \"object\""))),
     };
-    RawValue::from_string(one_line(typed)).map(Some).map_err(|error| document.wrong(node, &error.to_string()))
-}
-
-/// JSON has line breaks only between its tokens; as blanks they fit into one line of an event stream.
-fn one_line(text: String) -> String {
-    if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text }
+    RawValue::from_string(json::compact(&typed)).map(Some).map_err(|error| document.wrong(node, &error.to_string()))
 }
 
 fn annotations(document: &Document, tool: &Node) -> Result<ToolAnnotations, ManifestError> {

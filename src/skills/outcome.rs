@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::jsonrpc;
 use crate::limits::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX, SCRIPT_OUTPUT_BYTES_MAX, SCRIPT_STDERR_TAIL_BYTES};
 use crate::mcp::CallToolResult;
-use crate::skills::child::{End, Finished, Why};
+use crate::skills::child::{End, Finished};
+use crate::skills::ending::Why;
+use crate::skills::json;
 
 /// The result of a call, encoded.
 #[derive(Clone, Debug)]
@@ -67,7 +69,7 @@ pub fn outcome(finished: Finished, of: Of<'_>) -> Outcome {
     }
     match read_output(printed) {
         Output::Object { success } => object(printed, success, of),
-        Output::Text => object(&json!({"success": true, "message": printed}).to_string(), true, of),
+        Output::Text => object(&serde_json::json!({"success": true, "message": printed}).to_string(), true, of),
         Output::Broken(reason) => {
             let what = format!("{} printed what begins like JSON but is not valid JSON: {reason}", of.script);
             failure(&what, &stderr, Some(printed))
@@ -164,7 +166,7 @@ fn read_output(text: &str) -> Output {
     if !is_object && !is_list {
         return Output::Text;
     }
-    if is_deeper_than(text, RESULT_DEPTH_MAX) {
+    if json::is_deeper_than(text, RESULT_DEPTH_MAX) {
         return Output::Broken(format!("nested deeper than {RESULT_DEPTH_MAX} levels"));
     }
     // Passing over a string does not look into its escapes; halves of surrogate pairs would go to clients that refuse them.
@@ -181,25 +183,9 @@ fn read_output(text: &str) -> Output {
     read.unwrap_or_else(|error| Output::Broken(error.to_string()))
 }
 
-fn is_deeper_than(text: &str, limit: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    text.bytes().any(|byte| {
-        match (in_string, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'{' | b'[') => depth += 1,
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth > limit
-    })
-}
-
 /// A result whose structured content is this object (JSON text), given as text too.
 fn object(text: &str, success: bool, of: Of<'_>) -> Outcome {
-    // Line breaks stand only between the tokens of JSON; as blanks they fit into one line of an event stream.
-    let structured = if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text.to_owned() };
+    let structured = json::compact(text);
     let shows_structured = success || !of.has_output_schema;
     let mut copy = jsonrpc::to_bytes(&text);
     if copy.len() + structured.len() > RESULT_BYTES_MAX - 128 {

@@ -1,0 +1,94 @@
+//! What every request passes before it reaches its route, on both ports: names, token, CORS, request id, metrics.
+//!
+//! **Invariant**: `/health` and `/readyz` need no token; everything else does, where tokens are asked for. CORS header
+//! fields are given to allowed origins only, and never for `*`.
+//! **Thread**: the connection's.
+//! Left out on purpose: what the routes do (`endpoint.rs`, `status.rs`, `gateway.rs`).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::endpoint::access::Access;
+use crate::http::head::{Method, RequestHead};
+use crate::http::server::{Exchange, Handler};
+use crate::logging::{self, Quoted};
+use crate::metrics::{self, Route};
+
+/// The routes of one port.
+pub trait Site: Send + Sync + 'static {
+    fn route(&self, path: &str) -> Route;
+
+    /// Serves an admitted request; `headers` go with every answer.
+    fn serve(
+        &self,
+        route: Route,
+        request: &RequestHead,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+    ) -> io::Result<()>;
+}
+
+pub struct Front<S> {
+    pub access: Arc<Access>,
+    pub site: S,
+}
+
+impl<S: Site> Handler for Front<S> {
+    fn handle(&self, request: &RequestHead, exchange: &mut Exchange<'_>) {
+        let started = Instant::now();
+        let _request = logging::request();
+        let route = self.site.route(request.path());
+        let result = self.admit(route, request, exchange);
+        let status = exchange.status().unwrap_or(0);
+        metrics::HTTP_REQUESTS.record(route, status);
+        metrics::REQUEST_DURATION.record(started.elapsed());
+        log::debug!(
+            "event=request method={} path={} status={status} ms={}{}",
+            request.method().as_str(),
+            Quoted(request.path()),
+            started.elapsed().as_millis(),
+            result.err().map(|error| format!(" error={}", Quoted(&error.to_string()))).unwrap_or_default(),
+        );
+    }
+}
+
+impl<S: Site> Front<S> {
+    fn admit(&self, route: Route, request: &RequestHead, exchange: &mut Exchange<'_>) -> io::Result<()> {
+        if let Err(refusal) = self.access.check_names(request) {
+            return exchange.refuse(&refusal);
+        }
+        let origin = request.header("origin");
+        if let Some(origin) = origin
+            && request.method() == Method::Options
+        {
+            return exchange.respond(204, &preflight(origin), &[]);
+        }
+        let public = matches!(route, Route::Health | Route::Readyz);
+        if !public && let Err(refusal) = self.access.check_token(request) {
+            return exchange.refuse(&refusal);
+        }
+        match origin {
+            Some(origin) => self.site.serve(route, request, exchange, &allowed(origin)),
+            None => self.site.serve(route, request, exchange, &[]),
+        }
+    }
+}
+
+/// For a page of an allowed origin: it may read the answer and its session id (Fetch standard, CORS).
+fn allowed(origin: &str) -> [(&str, &str); 3] {
+    [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", "Mcp-Session-Id"), ("Vary", "Origin")]
+}
+
+fn preflight(origin: &str) -> [(&str, &str); 5] {
+    [
+        ("Access-Control-Allow-Origin", origin),
+        ("Access-Control-Allow-Methods", "GET, POST, DELETE"),
+        (
+            "Access-Control-Allow-Headers",
+            "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Last-Event-ID",
+        ),
+        ("Access-Control-Max-Age", "600"),
+        ("Vary", "Origin"),
+    ]
+}

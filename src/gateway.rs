@@ -1,0 +1,155 @@
+//! The gateway port: every tool of every live instance behind one endpoint, and the routes around it.
+//!
+//! **Invariant**: whatever a request needs is in one catalogue snapshot; a request waits for no instance but its own.
+//! **Thread**: the connection's.
+//! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
+
+pub mod catalogue;
+pub mod meta;
+pub mod names;
+pub mod proxy;
+pub mod upstream;
+
+use std::io;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::endpoint::outlet::Outlet;
+use crate::endpoint::{Answer, Endpoint, Service, ToolCall, encoded, method_not_allowed, unknown_tool};
+use crate::front::Site;
+use crate::gateway::catalogue::Catalogue;
+use crate::gateway::proxy::Passage;
+use crate::http::head::{Method, RequestHead};
+use crate::http::server::Exchange;
+
+use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
+use crate::metrics::Route;
+use crate::session::State;
+use crate::status::{Status, respond_json};
+
+/// The tools of all instances as one MCP service.
+pub struct GatewayService {
+    pub catalogue: Arc<Catalogue>,
+}
+
+/// The routes of the gateway port.
+pub struct GatewaySite {
+    pub endpoint: Endpoint,
+    pub catalogue: Arc<Catalogue>,
+    pub status: Status,
+}
+
+const INSTRUCTIONS: &str = "This endpoint serves every live application instance (Maya, Blender, Houdini, headless \
+    workers …). list_dcc_instances shows them. A tool is named <first 8 digits of the instance id>__<tool>; its \
+    description and _meta say which instance runs it. search_skills finds what an instance could do, and load_skill \
+    turns a skill into tools.";
+
+impl Service for GatewayService {
+    fn state(&self) -> State {
+        self.catalogue.now().state
+    }
+
+    fn list_tools(&self) -> Result<Arc<[u8]>, ErrorObject> {
+        match self.catalogue.warm() {
+            Ok(snapshot) => Ok(Arc::clone(&snapshot.tools)),
+            Err(_) => Err(ErrorObject::new(
+                INTERNAL_ERROR,
+                "the registry could not be read yet, so the tools are not known; ask again shortly (see /readyz)",
+            )),
+        }
+    }
+
+    fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        let snapshot = self.catalogue.now();
+        if let Some((upstream, tool)) = snapshot.route(&call.name) {
+            return upstream.call_tool(tool, call, outlet);
+        }
+        if meta::is_own_tool(&call.name) {
+            let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
+                .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
+            let result = meta::call(&self.catalogue, &call.name, &arguments, call.deadline);
+            return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
+        }
+        // The first catalogue may not be there yet: a tool of an instance is not unknown before it is.
+        if !self.catalogue.is_warm()
+            && let Ok(snapshot) = self.catalogue.warm()
+            && let Some((upstream, tool)) = snapshot.route(&call.name)
+        {
+            return upstream.call_tool(tool, call, outlet);
+        }
+        Err(unknown_tool(&call.name).into())
+    }
+
+    fn instructions(&self) -> &str {
+        INSTRUCTIONS
+    }
+}
+
+impl Site for GatewaySite {
+    fn route(&self, path: &str) -> Route {
+        match path {
+            "/health" => Route::Health,
+            "/readyz" => Route::Readyz,
+            "/metrics" => Route::Metrics,
+            "/instances" => Route::Instances,
+            "/mcp" => Route::Mcp,
+            _ if path.strip_prefix("/mcp/dcc/").is_some_and(is_one_segment) => Route::McpDcc,
+            _ if path.strip_prefix("/mcp/").is_some_and(is_one_segment) => Route::McpInstance,
+            _ => Route::Other,
+        }
+    }
+
+    fn serve(
+        &self,
+        route: Route,
+        request: &RequestHead,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+    ) -> io::Result<()> {
+        match route {
+            Route::Mcp => self.endpoint.handle(request, exchange, headers),
+            Route::McpInstance | Route::McpDcc => self.proxy(route, request, exchange, headers),
+            Route::Instances if matches!(request.method(), Method::Get | Method::Head) => {
+                respond_json(exchange, 200, headers, &self.instances())
+            }
+            Route::Instances => method_not_allowed(exchange, headers, "GET, HEAD"),
+            _ => self.status.serve(route, request, exchange, headers),
+        }
+    }
+}
+
+impl GatewaySite {
+    fn instances(&self) -> Vec<u8> {
+        let snapshot = self.catalogue.now();
+        let instances: Vec<Value> = snapshot.members.iter().map(|member| member.to_json()).collect();
+        jsonrpc::to_bytes(&json!({"total": instances.len(), "instances": instances}))
+    }
+
+    fn proxy(
+        &self,
+        route: Route,
+        request: &RequestHead,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+    ) -> io::Result<()> {
+        if !matches!(request.method(), Method::Get | Method::Post | Method::Delete) {
+            return method_not_allowed(exchange, headers, "GET, POST, DELETE");
+        }
+        let passage = Passage { request, headers, call_timeout: self.endpoint.call_timeout };
+        let name = request.path().rsplit('/').next().unwrap_or_default();
+        let snapshot = self.catalogue.now();
+        let found = match route {
+            Route::McpDcc => proxy::by_type(&snapshot, name, request.header("mcp-session-id")),
+            _ => proxy::by_prefix(&snapshot, name),
+        };
+        match found {
+            Ok(destination) => proxy::forward(&passage, &destination, exchange),
+            Err((status, message)) => proxy::nowhere(&passage, exchange, status, &message),
+        }
+    }
+}
+
+fn is_one_segment(rest: &str) -> bool {
+    !rest.is_empty() && !rest.contains('/')
+}

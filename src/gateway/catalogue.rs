@@ -1,0 +1,496 @@
+//! What the gateway offers: one immutable snapshot of all live instances and their tools.
+//!
+//! The scanner's views come in; a changed tool list is read from the registry, or asked for over HTTP where an instance
+//! publishes none. Then a new snapshot is put in place, and only after that the change is told to the streams.
+//!
+//! **Invariant**: no request waits for an instance here. Order and names depend on the registry alone, so that every
+//! replica answers the same bytes: the gateway's own tools, then by application type, instance, tool.
+//! **Thread**: `catalogue` owns the builder; `fetch-*` threads ask instances and report back.
+//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a time, `WARM_UP_MAX`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use crate::deadline::Deadline;
+use crate::gateway::names;
+use crate::gateway::upstream::Upstream;
+use crate::hash::fnv64;
+use crate::hub::Hub;
+use crate::jsonrpc;
+use crate::limits::{
+    FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, TOOLS_PER_INSTANCE_MAX, WARM_UP_MAX,
+    WORKER_STOP_MAX,
+};
+use crate::metrics;
+use crate::registry::entry::Status;
+use crate::registry::store::Store;
+use crate::registry::{Instance, View};
+use crate::session::State;
+use crate::worker::{self, Work, Worker};
+
+/// All that a request needs, as of one moment.
+pub struct Snapshot {
+    /// By application type, then id.
+    pub members: Vec<Arc<Member>>,
+    routes: HashMap<String, Route>,
+    /// The result of `tools/list`, encoded.
+    pub tools: Arc<[u8]>,
+    pub state: State,
+    /// Every instance of the first view has told its tools, or failed to.
+    complete: bool,
+}
+
+/// One live instance and how to reach it.
+pub struct Member {
+    pub upstream: Arc<Upstream>,
+    /// Published names of its tools with the names it knows them by.
+    pub tools: Vec<(String, String)>,
+}
+
+struct Route {
+    upstream: Arc<Upstream>,
+    tool: String,
+}
+
+/// Where the snapshot is kept.
+pub struct Catalogue {
+    current: Mutex<Arc<Snapshot>>,
+    completed: Condvar,
+    since: Instant,
+    worker: OnceLock<Worker<Order>>,
+}
+
+pub struct CatalogueSettings {
+    pub store: Store,
+    /// The gateway's own tools, which come first.
+    pub own_tools: Vec<RawTool>,
+    /// `--tool-list meta`: list the own tools alone; the others can be called all the same.
+    pub own_tools_only: bool,
+    /// For instances of our own kind.
+    pub token: Option<String>,
+}
+
+/// A tool as an instance told it: members by name, values as they were written.
+pub type RawTool = BTreeMap<String, Box<RawValue>>;
+
+/// The warm-up is over and the registry has not been read even once.
+#[derive(Debug)]
+pub struct NotReady;
+
+enum Order {
+    View(Arc<View>),
+    Fetched {
+        key: Key,
+        tools: Option<Vec<RawTool>>,
+    },
+    /// Something was loaded there: ask again soon.
+    AskAgain {
+        instance_id: String,
+    },
+}
+
+impl Catalogue {
+    pub fn start(settings: CatalogueSettings, hub: Arc<Hub>) -> io::Result<Arc<Catalogue>> {
+        let catalogue = Arc::new(Catalogue {
+            current: Mutex::new(Arc::new(Snapshot::build(&settings, &[], false))),
+            completed: Condvar::new(),
+            since: Instant::now(),
+            worker: OnceLock::new(),
+        });
+        let builder = Builder {
+            settings,
+            hub,
+            out: Arc::downgrade(&catalogue),
+            view: None,
+            known: HashMap::new(),
+            complete: false,
+            fetching: 0,
+        };
+        let worker = Worker::start("catalogue", INBOX_MAX, builder)?;
+        let _ = catalogue.worker.set(worker);
+        Ok(catalogue)
+    }
+
+    /// Takes what the scanner saw.
+    pub fn see(&self, view: Arc<View>) {
+        self.send(Order::View(view));
+    }
+
+    /// Tools of this instance may have changed without a word in the registry.
+    pub fn ask_again(&self, instance_id: &str) {
+        self.send(Order::AskAgain { instance_id: instance_id.to_owned() });
+    }
+
+    /// The snapshot as it is.
+    pub fn now(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The snapshot, held back while the first one is not complete: less than everything would be taken for everything.
+    pub fn warm(&self) -> Result<Arc<Snapshot>, NotReady> {
+        let left = WARM_UP_MAX.saturating_sub(self.since.elapsed());
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let (current, _) = self
+            .completed
+            .wait_timeout_while(current, left, |snapshot| !snapshot.complete)
+            .unwrap_or_else(PoisonError::into_inner);
+        if current.complete || !current.members.is_empty() { Ok(Arc::clone(&current)) } else { Err(NotReady) }
+    }
+
+    pub fn is_warm(&self) -> bool {
+        self.now().complete
+    }
+
+    pub fn stop(&self) {
+        if let Some(worker) = self.worker.get() {
+            worker.stop();
+        }
+    }
+
+    fn send(&self, order: Order) {
+        if let Some(worker) = self.worker.get() {
+            worker.send_within(order, WORKER_STOP_MAX);
+        }
+    }
+
+    fn put(&self, snapshot: Snapshot) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        self.completed.notify_all();
+    }
+}
+
+impl Snapshot {
+    /// The instance and its own name for a published tool.
+    pub fn route(&self, published: &str) -> Option<(&Arc<Upstream>, &str)> {
+        self.routes.get(published).map(|route| (&route.upstream, route.tool.as_str()))
+    }
+
+    /// The members whose id begins with `prefix`.
+    pub fn by_prefix(&self, prefix: &str) -> Vec<&Arc<Member>> {
+        let prefix = prefix.to_ascii_lowercase();
+        let begins = |member: &&Arc<Member>| member.id().to_ascii_lowercase().starts_with(&prefix);
+        self.members.iter().filter(begins).collect()
+    }
+
+    /// The members of an application type (`None`: of every type).
+    pub fn by_type(&self, dcc: Option<&str>) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.iter().filter(move |member| dcc.is_none_or(|dcc| member.dcc_type().eq_ignore_ascii_case(dcc)))
+    }
+
+    fn build(settings: &CatalogueSettings, instances: &[Told<'_>], complete: bool) -> Snapshot {
+        let mut listed: Vec<&RawTool> = settings.own_tools.iter().collect();
+        let mut published = Vec::new();
+        let mut routes = HashMap::new();
+        let mut members = Vec::new();
+        for told in instances {
+            let named = publish(told, &mut routes);
+            let tools = named.iter().map(|(name, tool, _)| (name.clone(), tool.clone())).collect();
+            members.push(Arc::new(Member { upstream: Arc::clone(told.upstream), tools }));
+            published.extend(named.into_iter().map(|(_, _, raw)| raw));
+        }
+        if !settings.own_tools_only {
+            listed.extend(&published);
+        }
+        let array = jsonrpc::to_bytes(&listed);
+        let state = State { tools: fnv64(&array) as u32, ..State::default() };
+        Snapshot { members, routes, tools: [br#"{"tools":"#, array.as_slice(), b"}"].concat().into(), state, complete }
+    }
+}
+
+impl Member {
+    pub fn id(&self) -> &str {
+        &self.upstream.instance.entry.instance_id
+    }
+
+    pub fn dcc_type(&self) -> &str {
+        self.upstream.instance.dcc()
+    }
+
+    /// Whether it answers the skill tools: instances of ours do, and the adapters whose rows are in `services.json`.
+    pub fn has_skills(&self) -> bool {
+        self.upstream.instance.entry.status != Status::Draining
+    }
+
+    /// Lower is better for new work.
+    pub fn load_rank(&self) -> u8 {
+        match self.upstream.instance.entry.status {
+            Status::Available => 0,
+            Status::Busy => 1,
+            Status::Draining | Status::Other(_) => 2,
+        }
+    }
+
+    /// As `/instances` and `list_dcc_instances` show it.
+    pub fn to_json(&self) -> Value {
+        let instance = &self.upstream.instance;
+        let mut shown = serde_json::to_value(&*instance.entry).unwrap_or_default();
+        shown["dcc_type"] = instance.dcc().into();
+        shown["short_id"] = names::short(self.id()).into();
+        shown["in_flight"] = self.upstream.in_flight().into();
+        shown["tools"] = self.tools.len().into();
+        shown
+    }
+}
+
+/// An instance with its tools, on the way into a snapshot.
+struct Told<'b> {
+    upstream: &'b Arc<Upstream>,
+    tools: &'b [RawTool],
+}
+
+/// Names the tools of one instance, sorted by their own names, and enters their routes.
+fn publish(told: &Told<'_>, routes: &mut HashMap<String, Route>) -> Vec<(String, String, RawTool)> {
+    let entry = &told.upstream.instance.entry;
+    let mut tools: Vec<(String, &RawTool)> =
+        told.tools.iter().filter_map(|tool| Some((tool_name(tool)?, tool))).collect();
+    tools.sort_by(|left, right| left.0.cmp(&right.0));
+    let originals: Vec<&str> = tools.iter().map(|(name, _)| name.as_str()).collect();
+    let names = names::publish(&names::short(&entry.instance_id), &originals);
+    let mut published = Vec::new();
+    for ((original, tool), name) in tools.iter().zip(names) {
+        let Some(mut name) = name else { continue };
+        if routes.contains_key(&name) {
+            name = names::beside(&entry.instance_id, &name, original);
+        }
+        let route = Route { upstream: Arc::clone(told.upstream), tool: original.clone() };
+        routes.insert(name.clone(), route);
+        published.push((name.clone(), original.clone(), renamed(tool, &name, original, &told.upstream.instance)));
+    }
+    published
+}
+
+/// The tool under its published name; where it comes from is told in `_meta`.
+fn renamed(tool: &RawTool, published: &str, original: &str, instance: &Instance) -> RawTool {
+    let mut tool = tool.clone();
+    let meta = tool.get("_meta").and_then(|meta| serde_json::from_str(meta.get()).ok());
+    let mut meta: Map<String, Value> = meta.unwrap_or_default();
+    meta.insert("io.dcc-mcp/tool".to_owned(), original.into());
+    meta.insert("io.dcc-mcp/instance".to_owned(), instance.entry.instance_id.as_str().into());
+    meta.insert("io.dcc-mcp/dcc".to_owned(), instance.dcc().into());
+    for (member, value) in [("name", to_raw_value(published)), ("_meta", to_raw_value(&meta))] {
+        tool.insert(member.to_owned(), value.expect("strings and maps of strings encode"));
+    }
+    tool
+}
+
+fn tool_name(tool: &RawTool) -> Option<String> {
+    serde_json::from_str(tool.get("name")?.get()).ok()
+}
+
+/// Tells one life of an instance from the next: a restart under the same id is another upstream.
+type Key = (String, String, u32);
+
+/// What the thread owns.
+struct Builder {
+    settings: CatalogueSettings,
+    hub: Arc<Hub>,
+    out: Weak<Catalogue>,
+    view: Option<Arc<View>>,
+    known: HashMap<Key, Known>,
+    complete: bool,
+    fetching: usize,
+}
+
+struct Known {
+    upstream: Arc<Upstream>,
+    tools: Vec<RawTool>,
+    /// The revision that `tools` were read for.
+    revision: String,
+    /// It has told its tools, or failed to, at least once.
+    answered: bool,
+    fetch: Fetch,
+}
+
+/// Asking over HTTP, for those that publish nothing in the registry.
+enum Fetch {
+    NotNeeded,
+    Due(Instant),
+    UnderWay,
+}
+
+impl Work for Builder {
+    type Message = Order;
+
+    fn receive(&mut self, order: Order) {
+        match order {
+            Order::View(view) => {
+                self.view = Some(view);
+                self.read_tools();
+            }
+            Order::Fetched { key, tools } => self.take_fetched(&key, tools),
+            Order::AskAgain { instance_id } => self.ask_again(&instance_id),
+        }
+        self.start_fetches();
+        self.rebuild();
+    }
+
+    fn tick(&mut self) -> Duration {
+        self.start_fetches();
+        Duration::from_millis(500)
+    }
+}
+
+impl Builder {
+    /// Reads the tool lists that changed, and forgets the instances that are gone.
+    fn read_tools(&mut self) {
+        let Some(view) = self.view.clone() else { return };
+        let live: HashMap<Key, &Arc<Instance>> =
+            view.instances.iter().map(|instance| (key_of(instance), instance)).collect();
+        self.known.retain(|key, _| live.contains_key(key));
+        let token = &self.settings.token;
+        for (key, instance) in live {
+            let known = self.known.entry(key).or_insert_with(|| Known::new(Arc::clone(instance), token.clone()));
+            if !Arc::ptr_eq(&known.upstream.instance, instance) {
+                known.upstream = Arc::new(known.upstream.with(Arc::clone(instance)));
+            }
+            known.read(&self.settings.store);
+        }
+    }
+
+    fn take_fetched(&mut self, key: &Key, tools: Option<Vec<RawTool>>) {
+        self.fetching -= 1;
+        let Some(known) = self.known.get_mut(key) else { return };
+        known.answered = true;
+        known.fetch = Fetch::Due(Instant::now() + TOOLS_FETCH_EVERY);
+        if let Some(tools) = tools {
+            known.tools = bounded(tools, &known.upstream.instance);
+        }
+    }
+
+    fn ask_again(&mut self, instance_id: &str) {
+        let due = Instant::now();
+        for known in self.known.values_mut() {
+            if known.upstream.instance.entry.instance_id == instance_id && matches!(known.fetch, Fetch::Due(_)) {
+                known.fetch = Fetch::Due(due);
+            }
+        }
+    }
+
+    fn start_fetches(&mut self) {
+        let now = Instant::now();
+        for (key, known) in &mut self.known {
+            if self.fetching >= FAN_OUT_THREADS_MAX {
+                return;
+            }
+            if !matches!(known.fetch, Fetch::Due(due) if due <= now) {
+                continue;
+            }
+            let (key, upstream, out) = (key.clone(), Arc::clone(&known.upstream), self.out.clone());
+            let name = format!("fetch-{}", names::short(&key.0));
+            let started = worker::spawn(&name, move || {
+                let tools = fetch(&upstream);
+                if let Some(out) = out.upgrade() {
+                    out.send(Order::Fetched { key, tools });
+                }
+            });
+            if started.is_err() {
+                return; // no thread to be had now: it stays due
+            }
+            known.fetch = Fetch::UnderWay;
+            self.fetching += 1;
+        }
+    }
+
+    /// Puts a new snapshot in place if anything visible changed, then tells the streams.
+    fn rebuild(&mut self) {
+        let (Some(view), Some(out)) = (&self.view, self.out.upgrade()) else { return };
+        let told: Vec<Told<'_>> = view
+            .instances
+            .iter()
+            .filter_map(|instance| self.known.get(&key_of(instance)))
+            .map(|known| Told { upstream: &known.upstream, tools: &known.tools })
+            .collect();
+        self.complete = self.complete || (view.complete && self.known.values().all(|known| known.answered));
+        let snapshot = Snapshot::build(&self.settings, &told, self.complete);
+        metrics::instances(view.instances.iter().map(|instance| instance.dcc()));
+        metrics::TOOLS.set(snapshot.routes.len() as i64);
+        let state = snapshot.state;
+        out.put(snapshot);
+        self.hub.publish(state);
+    }
+}
+
+impl Known {
+    fn new(instance: Arc<Instance>, token: Option<String>) -> Known {
+        let upstream = Arc::new(Upstream::new(instance, token));
+        Known { upstream, tools: Vec::new(), revision: String::new(), answered: false, fetch: Fetch::NotNeeded }
+    }
+
+    /// Reads the published list if it is another than the one we have; without one, asking is due.
+    fn read(&mut self, store: &Store) {
+        let entry = &self.upstream.instance.entry;
+        if !entry.tools_revision.is_empty() && self.revision == entry.tools_revision {
+            return;
+        }
+        let publishes = !entry.tools_revision.is_empty();
+        let published = publishes.then(|| read_published(store, &entry.instance_id)).flatten();
+        match published {
+            Some(tools) => {
+                self.tools = bounded(tools, &self.upstream.instance);
+                self.revision = entry.tools_revision.clone();
+                self.answered = true;
+                self.fetch = Fetch::NotNeeded;
+            }
+            None if matches!(self.fetch, Fetch::NotNeeded) => self.fetch = Fetch::Due(Instant::now()),
+            None => {}
+        }
+    }
+}
+
+fn key_of(instance: &Instance) -> Key {
+    let entry = &instance.entry;
+    (entry.instance_id.clone(), entry.mcp_url.clone(), entry.pid)
+}
+
+fn read_published(store: &Store, instance_id: &str) -> Option<Vec<RawTool>> {
+    match store.read_tools(instance_id) {
+        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+        Err(error) => {
+            log::debug!("event=tool_list_unreadable instance={instance_id} error=\"{error}\"");
+            None
+        }
+    }
+}
+
+fn bounded(mut tools: Vec<RawTool>, instance: &Instance) -> Vec<RawTool> {
+    if tools.len() > TOOLS_PER_INSTANCE_MAX {
+        let id = &instance.entry.instance_id;
+        log::warn!("event=too_many_tools instance={id} tools={} limit={TOOLS_PER_INSTANCE_MAX}", tools.len());
+        tools.truncate(TOOLS_PER_INSTANCE_MAX);
+    }
+    tools
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ToolsPage {
+    tools: Vec<RawTool>,
+    next_cursor: Option<String>,
+}
+
+/// Asks an instance for all pages of its tools. The tools that the gateway has itself are left out.
+fn fetch(upstream: &Upstream) -> Option<Vec<RawTool>> {
+    let deadline = Deadline::after(TOOLS_FETCH_TIME_MAX);
+    let mut tools = Vec::new();
+    let mut cursor: Option<String> = None;
+    while tools.len() <= TOOLS_PER_INSTANCE_MAX {
+        let params =
+            cursor.map_or_else(|| b"{}".to_vec(), |cursor| jsonrpc::to_bytes(&serde_json::json!({"cursor": cursor})));
+        let page = upstream.ask("tools/list", &params, deadline).map_err(|error| {
+            log::debug!("event=tools_not_told instance={} error=\"{error}\"", upstream.instance.entry.instance_id);
+        });
+        let page: ToolsPage = serde_json::from_slice(&page.ok()?).ok()?;
+        let own = crate::gateway::meta::is_own_tool;
+        tools.extend(page.tools.into_iter().filter(|tool| tool_name(tool).is_some_and(|name| !own(&name))));
+        match page.next_cursor {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    Some(tools)
+}

@@ -1,0 +1,348 @@
+//! The gateway's own tools: to find and choose instances, and to work with their skills.
+//!
+//! Questions about skills go to all instances that fit, at once, each with its own deadline, and come back merged; what
+//! changes an instance goes to one, which the caller names unless only one fits.
+//!
+//! **Thread**: the caller's; `ask-*` threads wait for instances.
+//! **Bounds**: `FAN_OUT_TIME_MAX` for each instance, `FAN_OUT_THREADS_MAX` at a time.
+//! Left out on purpose: any knowledge of what skills are. Instances answer; here it is only gathered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Sender, bounded};
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value, json};
+
+use crate::deadline::Deadline;
+use crate::gateway::catalogue::{Catalogue, Member, RawTool, Snapshot};
+use crate::gateway::names;
+use crate::jsonrpc;
+use crate::limits::{FAN_OUT_THREADS_MAX, FAN_OUT_TIME_MAX};
+use crate::mcp::{CallToolResult, Tool, ToolAnnotations};
+use crate::skills::tools::skill_tools;
+use crate::worker;
+
+/// Skill tools that are asked of every instance that fits.
+const ASKED_OF_ALL: [&str; 4] = ["list_skills", "find_skills", "search_skills", "get_skill_info"];
+const INSTANCE_TOOLS: [&str; 3] = ["list_dcc_instances", "get_dcc_instance", "connect_to_dcc"];
+
+type Arguments = Map<String, Value>;
+
+/// The definitions, as `tools/list` shows them.
+pub fn own_tools() -> Vec<RawTool> {
+    let skills = skill_tools().into_iter().map(with_routing_arguments);
+    instance_tools().into_iter().chain(skills).map(|tool| raw(&tool)).collect()
+}
+
+pub fn is_own_tool(name: &str) -> bool {
+    INSTANCE_TOOLS.contains(&name) || skill_tools().iter().any(|tool| tool.name == name)
+}
+
+/// Runs one of the gateway's own tools; `None`: there is none of that name.
+pub fn call(catalogue: &Catalogue, name: &str, arguments: &Arguments, deadline: Deadline) -> Option<CallToolResult> {
+    let snapshot = catalogue.now();
+    let result = match name {
+        "list_dcc_instances" => Ok(list_instances(&snapshot, arguments)),
+        "get_dcc_instance" => get_instance(&snapshot, arguments),
+        "connect_to_dcc" => connect(&snapshot, arguments),
+        _ if ASKED_OF_ALL.contains(&name) => ask_all(&snapshot, name, arguments, deadline),
+        _ if is_own_tool(name) => ask_one(catalogue, &snapshot, name, arguments, deadline),
+        _ => return None,
+    };
+    Some(result.map_or_else(|refused| *refused, CallToolResult::structured))
+}
+
+/// A failed result that says how to do better.
+type Refused = Box<CallToolResult>;
+
+fn refused(text: impl Into<String>) -> Refused {
+    Box::new(CallToolResult::failed(text))
+}
+
+fn list_instances(snapshot: &Snapshot, arguments: &Arguments) -> Value {
+    let instances: Vec<Value> = snapshot.by_type(text(arguments, "dcc")).map(|member| member.to_json()).collect();
+    json!({"total": instances.len(), "instances": instances})
+}
+
+fn get_instance(snapshot: &Snapshot, arguments: &Arguments) -> Result<Value, Refused> {
+    let member = one_of(fitting(snapshot, arguments)?, "instance_id")?;
+    let mut shown = member.to_json();
+    shown["tools"] = member.tools.iter().map(|(published, _)| published.as_str()).collect();
+    Ok(shown)
+}
+
+/// The one instance that fits a type and hints, and the ways to talk to it.
+fn connect(snapshot: &Snapshot, arguments: &Arguments) -> Result<Value, Refused> {
+    let mut candidates = fitting(snapshot, arguments)?;
+    for hint in ["scene", "document", "display_name"] {
+        if let Some(wanted) = text(arguments, hint) {
+            candidates.retain(|member| matches_hint(member, hint, &wanted.to_lowercase()));
+        }
+    }
+    let member = one_of(candidates, "instance_id, scene, document or display_name")?;
+    Ok(json!({
+        "instance": member.to_json(),
+        "endpoint": format!("/mcp/{}", member.id()),
+        "tools": member.tools.iter().map(|(published, _)| published.as_str()).collect::<Vec<_>>(),
+    }))
+}
+
+fn matches_hint(member: &Member, hint: &str, wanted: &str) -> bool {
+    let entry = &member.upstream.instance.entry;
+    let has = |value: &str| value.to_lowercase().contains(wanted);
+    match hint {
+        "scene" => entry.scene.as_deref().is_some_and(has),
+        "document" => entry.documents.iter().any(|document| has(document)),
+        _ => entry.display_name.as_deref().is_some_and(has),
+    }
+}
+
+/// The instances that `instance_id` (or a prefix of it) and `dcc` leave.
+fn fitting<'s>(snapshot: &'s Snapshot, arguments: &Arguments) -> Result<Vec<&'s Arc<Member>>, Refused> {
+    let mut members: Vec<&Arc<Member>> = snapshot.by_type(text(arguments, "dcc")).collect();
+    if let Some(prefix) = text(arguments, "instance_id") {
+        let named: Vec<&str> = snapshot.by_prefix(prefix).iter().map(|member| member.id()).collect();
+        members.retain(|member| named.contains(&member.id()));
+    }
+    if members.is_empty() {
+        return Err(refused("no live instance fits; list_dcc_instances shows those there are"));
+    }
+    Ok(members)
+}
+
+fn one_of<'s>(members: Vec<&'s Arc<Member>>, choose_by: &str) -> Result<&'s Arc<Member>, Refused> {
+    match members.as_slice() {
+        [member] => Ok(member),
+        [] => Err(refused("no live instance fits; list_dcc_instances shows those there are")),
+        several => {
+            let list: Vec<String> = several.iter().map(|member| member.upstream.instance.describe()).collect();
+            Err(refused(format!("{} instances fit; choose one by {choose_by}:\n{}", several.len(), list.join("\n"))))
+        }
+    }
+}
+
+/// What one instance answered, or why it did not.
+struct Heard {
+    member: Arc<Member>,
+    answer: Result<Value, String>,
+}
+
+/// Asks every instance that fits and merges what they say about skills.
+fn ask_all(snapshot: &Snapshot, name: &str, arguments: &Arguments, deadline: Deadline) -> Result<Value, Refused> {
+    let members = fitting(snapshot, arguments)?;
+    let asked: Vec<&Arc<Member>> = members.into_iter().filter(|member| member.has_skills()).collect();
+    let heard = fan_out(&asked, name, &without_routing(arguments), deadline);
+    let mut skills = Vec::new();
+    let mut instances = Vec::new();
+    for Heard { member, answer } in heard {
+        let mut shown = json!({"instance_id": member.id(), "dcc": member.dcc_type()});
+        match answer {
+            Ok(answer) => skills.extend(marked(skills_of(answer), &member)),
+            Err(error) => shown["error"] = error.into(),
+        }
+        instances.push(shown);
+    }
+    Ok(json!({"total": skills.len(), "skills": skills, "instances": instances}))
+}
+
+/// The skills in an answer: its list, or itself where it is about one.
+fn skills_of(answer: Value) -> Vec<Value> {
+    match answer {
+        Value::Object(mut members) => match members.remove("skills") {
+            Some(Value::Array(skills)) => skills,
+            _ => vec![Value::Object(members)],
+        },
+        other => vec![other],
+    }
+}
+
+fn marked(mut skills: Vec<Value>, member: &Member) -> Vec<Value> {
+    for skill in &mut skills {
+        if let Value::Object(members) = skill {
+            members.insert("instance_id".to_owned(), member.id().into());
+        }
+    }
+    skills
+}
+
+/// Hands a tool that changes an instance to the one that fits: the named one, the only one, or the only one that has
+/// the skill.
+fn ask_one(
+    catalogue: &Catalogue,
+    snapshot: &Snapshot,
+    name: &str,
+    arguments: &Arguments,
+    deadline: Deadline,
+) -> Result<Value, Refused> {
+    let mut members: Vec<&Arc<Member>> =
+        fitting(snapshot, arguments)?.into_iter().filter(|member| member.has_skills()).collect();
+    if members.len() > 1
+        && let Some(skill) = text(arguments, "skill_name")
+    {
+        let question = Map::from_iter([("skill_name".to_owned(), skill.into())]);
+        let heard = fan_out(&members, "get_skill_info", &question, deadline);
+        let having: Vec<&str> =
+            heard.iter().filter(|heard| heard.answer.is_ok()).map(|heard| heard.member.id()).collect();
+        if having.is_empty() {
+            return Err(refused(format!("no live instance has a skill named {skill}; search_skills finds skills")));
+        }
+        members.retain(|member| having.contains(&member.id()));
+    }
+    let member = one_of(members, "instance_id")?;
+    let answer = ask(member, name, &without_routing(arguments), deadline);
+    catalogue.ask_again(member.id());
+    match answer {
+        Ok(Value::Object(mut members)) => {
+            members.insert("instance_id".to_owned(), member.id().into());
+            members.insert("tool_prefix".to_owned(), format!("{}__", names::short(member.id())).into());
+            Ok(Value::Object(members))
+        }
+        Ok(other) => Ok(other),
+        Err(error) => Err(refused(format!("{}: {error}", member.upstream.instance.describe()))),
+    }
+}
+
+/// Asks several instances at once. One that does not answer in time is reported, not waited for.
+fn fan_out(members: &[&Arc<Member>], name: &str, arguments: &Arguments, deadline: Deadline) -> Vec<Heard> {
+    let deadline = deadline.sooner(FAN_OUT_TIME_MAX);
+    let (tell, told) = bounded(members.len());
+    let round = Arc::new(Round {
+        members: members.iter().map(|member| Arc::clone(member)).collect(),
+        next: AtomicUsize::new(0),
+        name: name.to_owned(),
+        arguments: arguments.clone(),
+        deadline,
+    });
+    for number in 0..members.len().min(FAN_OUT_THREADS_MAX) {
+        let (round, tell) = (Arc::clone(&round), tell.clone());
+        // Without this thread the others do its share.
+        let _ = worker::spawn(&format!("ask-{number}"), move || round.ask_next_ones(&tell));
+    }
+    drop(tell);
+    let mut answers: Vec<Option<Result<Value, String>>> = members.iter().map(|_| None).collect();
+    let until = Instant::now() + deadline.left();
+    while let Ok((place, answer)) = told.recv_deadline(until) {
+        answers[place] = Some(answer);
+    }
+    let silent = || Err(format!("no answer within {} s", FAN_OUT_TIME_MAX.as_secs()));
+    let heard = members.iter().zip(answers);
+    heard.map(|(member, answer)| Heard { member: Arc::clone(member), answer: answer.unwrap_or_else(silent) }).collect()
+}
+
+/// One question on its way to several instances.
+struct Round {
+    members: Vec<Arc<Member>>,
+    next: AtomicUsize,
+    name: String,
+    arguments: Arguments,
+    deadline: Deadline,
+}
+
+impl Round {
+    fn ask_next_ones(&self, tell: &Sender<(usize, Result<Value, String>)>) {
+        loop {
+            let place = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(member) = self.members.get(place) else { return };
+            let _ = tell.send((place, ask(member, &self.name, &self.arguments, self.deadline)));
+        }
+    }
+}
+
+/// Calls a tool of an instance for ourselves: its structured result, or what it says went wrong.
+fn ask(member: &Member, name: &str, arguments: &Arguments, deadline: Deadline) -> Result<Value, String> {
+    let params = jsonrpc::to_bytes(&json!({"name": name, "arguments": arguments}));
+    let result = member.upstream.ask("tools/call", &params, deadline).map_err(|error| error.to_string())?;
+    let result: Value = serde_json::from_slice(&result).map_err(|_| "its result cannot be read".to_owned())?;
+    let said = result["content"][0]["text"].as_str().unwrap_or_default();
+    if result["isError"] == true {
+        return Err(said.to_owned());
+    }
+    match &result["structuredContent"] {
+        Value::Null => Ok(serde_json::from_str(said).unwrap_or_else(|_| json!({"message": said}))),
+        structured => Ok(structured.clone()),
+    }
+}
+
+fn text<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a str> {
+    arguments.get(name).and_then(Value::as_str).filter(|value| !value.is_empty())
+}
+
+/// The arguments that are the instance's own business.
+fn without_routing(arguments: &Arguments) -> Arguments {
+    let mut arguments = arguments.clone();
+    arguments.remove("instance_id");
+    arguments.remove("dcc");
+    arguments
+}
+
+fn with_routing_arguments(mut tool: Tool) -> Tool {
+    let mut schema: Value = serde_json::from_str(tool.input_schema.get()).unwrap_or_else(|_| json!({"type": "object"}));
+    schema["properties"]["instance_id"] =
+        json!({"type": "string", "description": "the instance, by its id or the beginning of it"});
+    schema["properties"]["dcc"] =
+        json!({"type": "string", "description": "only instances of this application type, for example maya"});
+    tool.input_schema = to_raw_value(&schema).expect("JSON encodes");
+    // Answers of several instances come merged, in another shape than one instance has.
+    tool.output_schema = None;
+    tool
+}
+
+fn instance_tools() -> Vec<Tool> {
+    let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+    let id = json!({"type": "string", "description": "the instance, by its id or the beginning of it"});
+    let dcc = json!({"type": "string", "description": "only instances of this application type, for example maya"});
+    let hint = |of: &str| json!({"type": "string", "description": format!("a part of {of}, in any case")});
+    vec![
+        read_only(
+            "list_dcc_instances",
+            "List application instances",
+            "Lists the live application instances (Maya, Blender, headless workers …) behind this endpoint, with their \
+             scenes, documents and addresses. Their tools are named <first 8 digits of instance_id>__<tool>.",
+            object(json!({"dcc": dcc}), &[]),
+        ),
+        read_only(
+            "get_dcc_instance",
+            "Show one application instance",
+            "Shows one live instance and the names of its tools.",
+            object(json!({"instance_id": id}), &["instance_id"]),
+        ),
+        read_only(
+            "connect_to_dcc",
+            "Choose an application instance",
+            "Finds the instance to work with, by id, or by application type with a part of the scene, document or display \
+             name, and answers the names of its tools. When several fit it lists them for you to choose.",
+            object(
+                json!({
+                    "instance_id": id, "dcc": dcc, "scene": hint("the open scene's path"),
+                    "document": hint("an open document's path"), "display_name": hint("the instance's label"),
+                }),
+                &[],
+            ),
+        ),
+    ]
+}
+
+fn read_only(name: &str, title: &str, description: &str, input_schema: Value) -> Tool {
+    let annotations = ToolAnnotations {
+        read_only_hint: Some(true),
+        destructive_hint: Some(false),
+        idempotent_hint: Some(true),
+        open_world_hint: Some(false),
+        ..ToolAnnotations::default()
+    };
+    Tool {
+        name: name.to_owned(),
+        title: Some(title.to_owned()),
+        description: Some(description.to_owned()),
+        input_schema: to_raw_value(&input_schema).expect("JSON encodes"),
+        output_schema: None,
+        annotations: Some(annotations),
+        meta: None,
+    }
+}
+
+fn raw(tool: &Tool) -> RawTool {
+    serde_json::from_slice(&jsonrpc::to_bytes(tool)).expect("a tool is an object")
+}

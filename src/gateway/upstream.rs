@@ -1,0 +1,540 @@
+//! The gateway as an MCP client: one session and one pool of connections for each instance, shared by all calls.
+//!
+//! A call goes out as it came in but for the tool's name, the request id and the progress token, which are put in their
+//! places without parsing or copying the rest; its answer comes back likewise.
+//!
+//! **Invariant**: ids are ours alone on an instance's session, so that clients with equal ids and tokens never meet.
+//! **Thread**: that of whoever calls; nothing here waits for anything but the one instance, and for that not beyond
+//! the call's deadline.
+//! **Bounds**: `POOL_IDLE_MAX`, `BODY_BYTES_MAX`, the deadline.
+//! Left out on purpose: answering requests of instances to clients; we declare no capability that would allow them any.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::deadline::Deadline;
+use crate::endpoint::outlet::{Outlet, Progress};
+use crate::endpoint::{Answer, Failure, Payload, ToolCall};
+use crate::http::client::{Outgoing, Patience, Pool, Reply, Wake};
+use crate::http::client_error::ClientError;
+use crate::http::sse::Decoder;
+use crate::jsonrpc::{self, Message};
+use crate::limits::{BODY_BYTES_MAX, FAN_OUT_TIME_MAX};
+use crate::mcp::Revision;
+use crate::metrics::{self, Outcome};
+use crate::registry::{Instance, Origin};
+
+/// How the gateway reaches one instance.
+pub struct Upstream {
+    pub instance: Arc<Instance>,
+    link: Arc<Link>,
+}
+
+/// What outlives a change of the instance's entry (scene, status, tools).
+struct Link {
+    pool: Pool,
+    /// Path of its MCP endpoint.
+    target: String,
+    /// What it knows our session by; opened by the first call.
+    session: Mutex<Option<Arc<UpstreamSession>>>,
+    next_id: AtomicU64,
+    in_flight: AtomicU32,
+    /// Presented to instances of our own kind.
+    token: Option<String>,
+}
+
+struct UpstreamSession {
+    id: Option<String>,
+    revision: String,
+}
+
+/// Why an instance gave no answer. `Display` says what to do about it.
+#[derive(Debug)]
+pub enum UpstreamError {
+    Http(ClientError),
+    /// It answered with another status than MCP has for this.
+    Status(u16),
+    /// What it answered is no response to the request.
+    NotMcp(&'static str),
+    /// It refused the handshake.
+    Refused(String),
+    Cancelled,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult {
+    protocol_version: String,
+}
+
+/// What came back for a request: the text, and where in it the `result` or `error` is.
+struct Response {
+    text: Vec<u8>,
+    part: Range<usize>,
+    is_error: bool,
+}
+
+impl Upstream {
+    pub fn new(instance: Arc<Instance>, token: Option<String>) -> Upstream {
+        let (host, port, target) = split_url(&instance.entry.mcp_url)
+            .unwrap_or_else(|| (instance.entry.host.clone(), instance.entry.port, "/mcp".to_owned()));
+        let link = Link {
+            pool: Pool::new(&host, port),
+            target,
+            session: Mutex::new(None),
+            next_id: AtomicU64::new(1),
+            in_flight: AtomicU32::new(0),
+            token: token.filter(|_| instance.origin == Origin::Ours),
+        };
+        Upstream { instance, link: Arc::new(link) }
+    }
+
+    /// The same way to the same instance, whose entry says something new.
+    pub fn with(&self, instance: Arc<Instance>) -> Upstream {
+        Upstream { instance, link: Arc::clone(&self.link) }
+    }
+
+    /// Calls under way at this instance, of this gateway.
+    pub fn in_flight(&self) -> u32 {
+        self.link.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.link.pool
+    }
+
+    pub fn target(&self) -> &str {
+        &self.link.target
+    }
+
+    pub fn token(&self) -> Option<&str> {
+        self.link.token.as_deref()
+    }
+
+    /// Hands a tool call on under the instance's own name for the tool, and relays what comes back.
+    pub fn call_tool(self: &Arc<Self>, tool: &str, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        let started = Instant::now();
+        let _counted = self.count();
+        let result = self.forward(tool, call, outlet);
+        let outcome = match &result {
+            Ok(response) if response.is_error => Outcome::Refused,
+            Ok(response) if response.says_tool_failed() => Outcome::ToolError,
+            Ok(_) => Outcome::Ok,
+            Err(UpstreamError::Cancelled) => Outcome::Cancelled,
+            Err(UpstreamError::Http(ClientError::Timeout { .. })) => Outcome::Timeout,
+            Err(_) => Outcome::Unreachable,
+        };
+        metrics::TOOL_CALLS.record(&self.instance.entry.dcc_type, outcome, started.elapsed());
+        match result {
+            Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),
+            Ok(Response { text, part, is_error: true }) => Err(Failure::Error(Payload::Part(text, part))),
+            Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
+            Err(error) => {
+                log::warn!("event=call_failed instance={} error=\"{error}\"", self.instance.entry.instance_id);
+                Ok(Payload::Owned(jsonrpc::to_bytes(&self.failed(&error))))
+            }
+        }
+    }
+
+    /// The result that tells a model which instance failed, how, and what can be done.
+    pub fn failed(&self, error: &UpstreamError) -> crate::mcp::CallToolResult {
+        crate::mcp::CallToolResult::failed(format!("{}: {error}", self.instance.describe()))
+    }
+
+    /// A request of the gateway's own: the text of its `result`.
+    pub fn ask(&self, method: &str, params: &[u8], deadline: Deadline) -> Result<Vec<u8>, UpstreamError> {
+        let session = self.session(deadline)?;
+        match self.ask_once(&session, method, params, deadline) {
+            Err(UpstreamError::Status(404)) if session.id.is_some() => {
+                self.forget(&session);
+                self.ask_once(&*self.session(deadline)?, method, params, deadline)
+            }
+            result => result,
+        }
+    }
+
+    fn ask_once(
+        &self,
+        session: &UpstreamSession,
+        method: &str,
+        params: &[u8],
+        deadline: Deadline,
+    ) -> Result<Vec<u8>, UpstreamError> {
+        let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut reply = self.send(session, &request_text(id, method, params), deadline, true)?;
+        let Response { text, part, is_error } = self.receive(&mut reply, id, deadline, &mut NoClient)?;
+        if is_error { Err(UpstreamError::Refused(error_message(&text[part]))) } else { Ok(text[part].to_vec()) }
+    }
+
+    fn forward(
+        self: &Arc<Self>,
+        tool: &str,
+        call: &ToolCall<'_>,
+        outlet: &mut Outlet<'_, '_>,
+    ) -> Result<Response, UpstreamError> {
+        let session = self.session(call.deadline)?;
+        match self.forward_once(&session, tool, call, outlet) {
+            // The instance was restarted under the same address: the request was not taken, so it may be repeated.
+            Err(UpstreamError::Status(404)) if session.id.is_some() => {
+                self.forget(&session);
+                let session = self.session(call.deadline)?;
+                self.forward_once(&session, tool, call, outlet)
+            }
+            result => result,
+        }
+    }
+
+    fn forward_once(
+        self: &Arc<Self>,
+        session: &Arc<UpstreamSession>,
+        tool: &str,
+        call: &ToolCall<'_>,
+        outlet: &mut Outlet<'_, '_>,
+    ) -> Result<Response, UpstreamError> {
+        let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
+        let message = request_text(id, "tools/call", &rewritten_params(call, tool, id));
+        let mut reply = self.send(session, &message, call.deadline, false)?;
+        let canceller = reply.canceller();
+        let (upstream, cancelled_session) = (Arc::clone(self), Arc::clone(session));
+        call.ticket.on_cancel(move || {
+            canceller.cancel();
+            upstream.notify_cancelled(&cancelled_session, id);
+        });
+        let mut client = Client { outlet, progress: call.progress() };
+        let result = self.receive(&mut reply, id, call.deadline, &mut client);
+        if call.ticket.is_cancelled() {
+            return Err(UpstreamError::Cancelled);
+        }
+        if let Err(UpstreamError::Cancelled | UpstreamError::Http(ClientError::Timeout { .. })) = &result {
+            // The client is gone or the time is over: nobody waits for the result any more.
+            self.notify_cancelled(session, id);
+        }
+        result
+    }
+
+    /// Our session at the instance, opened if there is none yet. Two first calls may each open one; the later is kept.
+    fn session(&self, deadline: Deadline) -> Result<Arc<UpstreamSession>, UpstreamError> {
+        if let Some(session) = lock(&self.link.session).clone() {
+            return Ok(session);
+        }
+        let session = Arc::new(self.initialize(deadline)?);
+        *lock(&self.link.session) = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    fn forget(&self, session: &Arc<UpstreamSession>) {
+        let mut current = lock(&self.link.session);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            *current = None;
+        }
+    }
+
+    fn initialize(&self, deadline: Deadline) -> Result<UpstreamSession, UpstreamError> {
+        let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
+        let params = json!({
+            "protocolVersion": Revision::NEWEST.as_str(),
+            "capabilities": {},
+            "clientInfo": {"name": "dcc-mcp-server", "version": env!("CARGO_PKG_VERSION")},
+        });
+        let none = UpstreamSession { id: None, revision: String::new() };
+        let message = request_text(id, "initialize", &jsonrpc::to_bytes(&params));
+        let mut reply = self.send(&none, &message, deadline, true)?;
+        let response = self.receive(&mut reply, id, deadline, &mut NoClient)?;
+        let result = &response.text[response.part.clone()];
+        if response.is_error {
+            return Err(UpstreamError::Refused(error_message(result)));
+        }
+        let result: InitializeResult = serde_json::from_slice(result)
+            .map_err(|_| UpstreamError::NotMcp("initialize was answered without a version"))?;
+        let id = reply.head().header("mcp-session-id").map(str::to_owned);
+        drop(reply);
+        let session = UpstreamSession { id, revision: result.protocol_version };
+        self.notify(&session, &jsonrpc::notification("notifications/initialized", None), deadline)?;
+        Ok(session)
+    }
+
+    fn notify(&self, session: &UpstreamSession, message: &[u8], deadline: Deadline) -> Result<(), UpstreamError> {
+        let mut reply = self.send(session, message, deadline, true)?;
+        self.wait_head(&mut reply, deadline, &mut NoClient)?;
+        let mut rest = Vec::new();
+        self.read_rest(&mut reply, &mut rest, deadline, &mut NoClient)
+    }
+
+    fn notify_cancelled(&self, session: &UpstreamSession, id: u64) {
+        let params =
+            format!(r#"{{"requestId":{id},"reason":"the client cancelled the call, went away or waited too long"}}"#);
+        let message = jsonrpc::notification("notifications/cancelled", Some(params.as_bytes()));
+        if let Err(error) = self.notify(session, &message, Deadline::after(FAN_OUT_TIME_MAX)) {
+            log::debug!("event=cancel_not_delivered instance={} error=\"{error}\"", self.instance.entry.instance_id);
+        }
+    }
+
+    fn send(
+        &self,
+        session: &UpstreamSession,
+        message: &[u8],
+        deadline: Deadline,
+        idempotent: bool,
+    ) -> Result<Reply, UpstreamError> {
+        let authorization = self.link.token.as_ref().map(|token| format!("Bearer {token}"));
+        let mut headers = vec![("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
+        if !session.revision.is_empty() {
+            headers.push(("MCP-Protocol-Version", &session.revision));
+        }
+        headers.extend(session.id.as_deref().map(|id| ("Mcp-Session-Id", id)));
+        headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
+        let request =
+            Outgoing { method: "POST", target: &self.link.target, headers: &headers, body: &[message], idempotent };
+        Ok(self.link.pool.send(&request, deadline)?)
+    }
+
+    /// Reads the response to request `id`, as one document or from a stream whose notifications are relayed in order.
+    fn receive(
+        &self,
+        reply: &mut Reply,
+        id: u64,
+        deadline: Deadline,
+        client: &mut dyn Waiting,
+    ) -> Result<Response, UpstreamError> {
+        self.wait_head(reply, deadline, client)?;
+        let status = reply.head().status();
+        let streamed = reply.head().header("content-type").is_some_and(|value| value.starts_with("text/event-stream"));
+        if status == 200 && streamed {
+            return self.receive_events(reply, id, deadline, client);
+        }
+        let mut text = Vec::new();
+        self.read_rest(reply, &mut text, deadline, client)?;
+        match response_in(&text, id) {
+            _ if status == 404 => Err(UpstreamError::Status(status)),
+            Some((part, is_error)) => Ok(Response { text, part, is_error }),
+            None if status == 200 => Err(UpstreamError::NotMcp("its answer is no response to this request")),
+            None => Err(UpstreamError::Status(status)),
+        }
+    }
+
+    fn receive_events(
+        &self,
+        reply: &mut Reply,
+        id: u64,
+        deadline: Deadline,
+        client: &mut dyn Waiting,
+    ) -> Result<Response, UpstreamError> {
+        let mut decoder = Decoder::new();
+        let mut bytes = Vec::new();
+        loop {
+            while let Some(event) = decoder.next().map_err(|_| UpstreamError::NotMcp("an event of it is too large"))? {
+                let text = event.data.into_bytes();
+                if let Some((part, is_error)) = response_in(&text, id) {
+                    return Ok(Response { text, part, is_error });
+                }
+                if let Ok(Message::Notification { method, params }) =
+                    jsonrpc::parse_one(&String::from_utf8_lossy(&text))
+                {
+                    client.relay(&method, params.map(RawValue::get), &text).map_err(|_| UpstreamError::Cancelled)?;
+                }
+            }
+            if reply.is_complete() {
+                return Err(UpstreamError::NotMcp("its stream ended without an answer"));
+            }
+            bytes.clear();
+            let wake = reply.read(&mut bytes, &client.patience(deadline))?;
+            client.woken(&wake)?;
+            decoder.push(&bytes);
+        }
+    }
+
+    fn wait_head(&self, reply: &mut Reply, deadline: Deadline, client: &mut dyn Waiting) -> Result<(), UpstreamError> {
+        loop {
+            let wake = reply.wait_head(&client.patience(deadline))?;
+            client.woken(&wake)?;
+            if matches!(wake, Wake::Ready) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_rest(
+        &self,
+        reply: &mut Reply,
+        out: &mut Vec<u8>,
+        deadline: Deadline,
+        client: &mut dyn Waiting,
+    ) -> Result<(), UpstreamError> {
+        while !reply.is_complete() {
+            let wake = reply.read(out, &client.patience(deadline))?;
+            client.woken(&wake)?;
+            if out.len() > BODY_BYTES_MAX {
+                return Err(UpstreamError::NotMcp("its answer is larger than 16 MiB"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a request as under way until the guard is dropped.
+    pub fn count(&self) -> InFlight<'_> {
+        self.link.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(&self.link.in_flight)
+    }
+}
+
+pub struct InFlight<'u>(&'u AtomicU32);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Who waits for an instance, and what they are told meanwhile.
+trait Waiting {
+    fn patience(&self, deadline: Deadline) -> Patience<'_>;
+    fn woken(&mut self, wake: &Wake) -> Result<(), UpstreamError>;
+    fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()>;
+}
+
+/// The gateway itself waits.
+struct NoClient;
+
+impl Waiting for NoClient {
+    fn patience(&self, deadline: Deadline) -> Patience<'_> {
+        Patience { deadline, tick: None, watched: None }
+    }
+
+    fn woken(&mut self, _: &Wake) -> Result<(), UpstreamError> {
+        Ok(())
+    }
+
+    fn relay(&mut self, _: &str, _: Option<&str>, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A client waits, whose connection may break off and must not fall silent.
+struct Client<'o, 'x, 'c> {
+    outlet: &'o mut Outlet<'x, 'c>,
+    progress: Progress,
+}
+
+impl Waiting for Client<'_, '_, '_> {
+    fn patience(&self, deadline: Deadline) -> Patience<'_> {
+        Patience { deadline, tick: Some(self.outlet.keep_alive_due()), watched: self.outlet.socket() }
+    }
+
+    fn woken(&mut self, wake: &Wake) -> Result<(), UpstreamError> {
+        match wake {
+            Wake::Ready => Ok(()),
+            Wake::Tick => self.outlet.keep_alive(&mut self.progress).map_err(|_| UpstreamError::Cancelled),
+            Wake::WatchedGone => Err(UpstreamError::Cancelled),
+        }
+    }
+
+    fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()> {
+        if method != "notifications/progress" {
+            return self.outlet.notify(message);
+        }
+        match params.and_then(|params| self.progress.relay(params)) {
+            Some(message) => self.outlet.notify(&message),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Response {
+    /// Whether the tool says that it failed. Looked for in the text's last bytes only, where writers put it: for the
+    /// metric alone, and parsing every result for it would cost more than it tells.
+    fn says_tool_failed(&self) -> bool {
+        let result = &self.text[self.part.clone()];
+        let tail = &result[result.len().saturating_sub(64)..];
+        tail.windows(14).any(|window| window == br#""isError":true"#)
+    }
+}
+
+impl From<ClientError> for UpstreamError {
+    fn from(error: ClientError) -> UpstreamError {
+        UpstreamError::Http(error)
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UpstreamError::Http(ClientError::Timeout { limit, .. }) => write!(
+                f,
+                "no answer within {} s; the call was cancelled. The application may be busy or hung: look at it, or use another instance (list_dcc_instances)",
+                limit.as_secs_f32()
+            ),
+            UpstreamError::Http(error) => write!(
+                f,
+                "{error}; it may have ended or be restarting, and the call may have run in part. list_dcc_instances shows what is live"
+            ),
+            UpstreamError::Status(status) => write!(f, "answered with HTTP status {status}; see its log"),
+            UpstreamError::NotMcp(what) => write!(f, "{what}; see its log"),
+            UpstreamError::Refused(message) => write!(f, "{message}"),
+            UpstreamError::Cancelled => write!(f, "the call was cancelled"),
+        }
+    }
+}
+
+fn request_text(id: u64, method: &str, params: &[u8]) -> Vec<u8> {
+    let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":"#);
+    [head.as_bytes(), params, b"}"].concat()
+}
+
+/// The client's params with the instance's own name for the tool, and our id as progress token.
+fn rewritten_params(call: &ToolCall<'_>, tool: &str, id: u64) -> Vec<u8> {
+    let name = jsonrpc::to_bytes(&tool);
+    let name = String::from_utf8_lossy(&name);
+    let token = id.to_string();
+    let mut parts: Vec<(&str, &str)> = vec![(call.name_text, &name)];
+    if let Some(old) = call.progress_token
+        && call.progress().is_wanted()
+    {
+        parts.push((old.get(), &token));
+    }
+    parts.sort_by_key(|(old, _)| old.as_ptr());
+    jsonrpc::splice(call.params, &parts)
+}
+
+/// Where in a message the answer to request `id` is, and whether it is an error.
+fn response_in(text: &[u8], id: u64) -> Option<(Range<usize>, bool)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let Ok(Message::Response { id: answered, result }) = jsonrpc::parse_one(text) else { return None };
+    if answered.text().parse() != Ok(id) {
+        return None;
+    }
+    let (raw, is_error) = match result {
+        Ok(result) => (result.get(), false),
+        Err(error) => (error.get(), true),
+    };
+    let start = raw.as_ptr() as usize - text.as_ptr() as usize;
+    Some((start..start + raw.len(), is_error))
+}
+
+fn error_message(error: &[u8]) -> String {
+    let message = serde_json::from_slice(error).ok().and_then(|error: serde_json::Value| {
+        error.get("message").and_then(|message| message.as_str().map(str::to_owned))
+    });
+    message.unwrap_or_else(|| "it answered with an error".to_owned())
+}
+
+/// `http://host:port/path` → its parts. Anything else is none of ours to call.
+fn split_url(url: &str) -> Option<(String, u16, String)> {
+    let (authority, path) = match url.strip_prefix("http://")? {
+        rest if rest.contains('/') => rest.split_once('/')?,
+        rest => (rest, "mcp"),
+    };
+    let (host, port) = authority.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?, format!("/{path}")))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,67 @@
+//! JSON text handled as text: made small without changing a value, an order or a number.
+//!
+//! **Invariant**: pure; valid JSON stays the same value.
+//! Left out on purpose: checking it (`serde_json` does).
+
+/// Without the blanks between tokens, so that it fits into one line of an event stream.
+pub fn compact(text: &str) -> String {
+    let mut inside = Inside::default();
+    text.chars().filter(|c| inside.take(*c) || !matches!(c, ' ' | '\n' | '\r' | '\t')).collect()
+}
+
+/// Whether arrays and objects are nested deeper than `limit`.
+pub fn is_deeper_than(text: &str, limit: usize) -> bool {
+    let (mut depth, mut inside) = (0_usize, Inside::default());
+    text.chars().any(|c| {
+        match (inside.take(c), c) {
+            (false, '{' | '[') => depth += 1,
+            (false, '}' | ']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > limit
+    })
+}
+
+/// Whether the reading stands inside a string.
+#[derive(Default)]
+struct Inside {
+    string: bool,
+    escaped: bool,
+}
+
+impl Inside {
+    /// Takes the next character; true if it belongs to a string.
+    fn take(&mut self, c: char) -> bool {
+        let before = self.string;
+        match (self.string, c) {
+            (true, _) if self.escaped => self.escaped = false,
+            (true, '\\') => self.escaped = true,
+            (_, '"') => self.string = !self.string,
+            _ => {}
+        }
+        before || self.string
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_go_and_strings_stay() {
+        for (text, expected) in [
+            ("{ \"a b\" : [ 1 ,\n\t2 ] }", r#"{"a b":[1,2]}"#),
+            (r#"{"q": "x \" y", "w": "\\" }"#, r#"{"q":"x \" y","w":"\\"}"#),
+            ("", ""),
+        ] {
+            assert_eq!(compact(text), expected);
+        }
+    }
+
+    #[test]
+    fn depth_is_that_of_brackets_outside_strings() {
+        assert!(!is_deeper_than(r#"{"a":["[[[[[[",1,[2]],"b":[]}"#, 3));
+        assert!(is_deeper_than("[[[[1]]]]", 3));
+        assert!(!is_deeper_than("[[[1]]]", 3));
+    }
+}
