@@ -29,3 +29,8 @@ pub mod front;
 pub mod status;
 
 pub mod gateway;
+pub mod instance;
+
+pub mod config;
+
+pub mod app;

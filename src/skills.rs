@@ -11,6 +11,7 @@
 //! **Bounds**: those of the parts; the inbox of `skills` holds `INBOX_MAX` orders, more are one look less.
 //! Left out on purpose: prompts and resources of skills.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -104,7 +105,7 @@ impl Skills {
             interpreters,
         });
         let discovery = Discovery::new(config.paths, &config.dcc);
-        let mut looker = Looker { discovery, load: config.load, shared: Arc::clone(&shared) };
+        let mut looker = Looker { discovery, load: config.load, due: BTreeSet::new(), shared: Arc::clone(&shared) };
         looker.look();
         looker.warn_of_names_not_found();
         *lock(&shared.announce) = on_change;
@@ -196,34 +197,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Looker {
     discovery: Discovery,
     load: Load,
+    /// To be loaded as soon as what they depend on is there.
+    due: BTreeSet<String>,
     shared: Arc<Shared>,
 }
 
 impl Looker {
     fn look(&mut self) {
-        let found = self.discovery.look();
+        let (found, mut warnings) = self.discovery.look();
         let mut shelf = lock(&self.shared.shelf);
-        let readable = |shelf: &Shelf| -> Vec<String> {
+        let readable = |shelf: &Shelf| -> BTreeSet<String> {
             shelf.all().filter(|found| found.skill.is_some()).map(|found| found.name()).collect()
         };
         let before = readable(&shelf);
-        let mut warnings = shelf.replace(found);
-        for name in readable(&shelf).into_iter().filter(|name| self.wants(name) && !before.contains(name)) {
-            if let Err(what) = shelf.load(std::slice::from_ref(&name)) {
+        warnings.extend(shelf.replace(found));
+        let now = readable(&shelf);
+        self.due.retain(|name| now.contains(name));
+        self.due.extend(now.difference(&before).filter(|name| wants(&self.load, name)).cloned());
+        self.due.retain(|name| match shelf.load(std::slice::from_ref(name)) {
+            Ok(_) => false,
+            Err(what) => {
                 warnings.push(format!("skill={name} is not loaded: {what}"));
+                true
             }
-        }
+        });
         drop(shelf);
         self.discovery.tell(warnings);
         self.shared.publish();
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        match &self.load {
-            Load::None => false,
-            Load::All => true,
-            Load::Names(names) => names.iter().any(|wanted| wanted == name),
-        }
     }
 
     fn warn_of_names_not_found(&self) {
@@ -232,6 +232,14 @@ impl Looker {
         for name in names.iter().filter(|name| shelf.get(name).is_none()) {
             log::warn!("skill={name} is to be loaded but not found; it will be when it appears below a skill path");
         }
+    }
+}
+
+fn wants(load: &Load, name: &str) -> bool {
+    match load {
+        Load::None => false,
+        Load::All => true,
+        Load::Names(names) => names.iter().any(|wanted| wanted == name),
     }
 }
 

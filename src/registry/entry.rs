@@ -129,7 +129,7 @@ impl Entry {
             host,
             port,
             server_name: String::new(),
-            server_version: String::new(),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
             version: None,
             scene: None,
             documents: Vec::new(),

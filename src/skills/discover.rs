@@ -42,8 +42,8 @@ impl Discovery {
         Discovery { paths, dcc: dcc.to_lowercase(), known: BTreeMap::new(), told: HashSet::new() }
     }
 
-    /// All skills for this instance's application, in the order of the search paths.
-    pub fn look(&mut self) -> Vec<Found> {
+    /// All skills for this instance's application, in the order of the search paths, and what to `tell`.
+    pub fn look(&mut self) -> (Vec<Found>, Vec<String>) {
         let mut warnings = Vec::new();
         let folders = skill_folders(&self.paths, &mut warnings);
         let mut known = BTreeMap::new();
@@ -56,11 +56,10 @@ impl Discovery {
             known.insert(folder, now);
         }
         self.known = known;
-        self.tell(warnings);
-        found
+        (found, warnings)
     }
 
-    /// Logs warnings that are new, and forgets those that no longer hold.
+    /// Logs the warnings of one look that the look before did not have.
     pub fn tell(&mut self, warnings: Vec<String>) {
         for warning in &warnings {
             if !self.told.contains(warning) {

@@ -219,3 +219,316 @@ impl Drop for Place {
         RUNNING.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::skills::child::Cancel;
+    use crate::skills::manifest;
+    use crate::skills::testing::Folder;
+
+    /// A skill with one script, and what a call of it gives.
+    struct Bench {
+        folder: Folder,
+        interpreters: Interpreters,
+        dcc: &'static str,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let interpreters = Interpreters { python: None, ..Interpreters::from_environment() };
+            Bench { folder: Folder::new(), interpreters, dcc: "python" }
+        }
+
+        fn tool(&self, file: &str, script: &str, extra: &str) -> SkillTool {
+            let front = format!(
+                "---\nname: bench\ndcc: {}\ntools:\n- name: t\n  source_file: scripts/{file}\n{extra}\n---\n",
+                self.dcc
+            );
+            self.folder.write("SKILL.md", &front);
+            self.folder.write(&format!("scripts/{file}"), script);
+            let skill = manifest::read(self.folder.path()).expect("the skill is right");
+            SkillTool::new(&skill, &skill.tools[0], Duration::from_secs(120)).expect("the script is there")
+        }
+
+        fn run(&self, tool: &SkillTool, arguments: &str, limit: Duration) -> (Value, bool) {
+            let (cancel, deadline) = (Cancel::new(), Deadline::after(limit));
+            let watch = Watch { deadline, cancel: &cancel, watched: None, idle: &mut || {} };
+            read(run(tool, arguments, &self.interpreters, watch))
+        }
+
+        fn call(&self, file: &str, script: &str, arguments: &str) -> (Value, bool) {
+            self.run(&self.tool(file, script, ""), arguments, Duration::from_secs(20))
+        }
+    }
+
+    fn read(outcome: Outcome) -> (Value, bool) {
+        let value: Value = serde_json::from_slice(&outcome.json).expect("a result is JSON");
+        assert_eq!(value["isError"].as_bool().unwrap_or(false), outcome.is_error);
+        (value, outcome.is_error)
+    }
+
+    fn text(result: &(Value, bool)) -> &str {
+        result.0["content"][0]["text"].as_str().expect("a result has text")
+    }
+
+    /// A failed call whose text has each of the parts and no structured content.
+    fn check_failed(result: &(Value, bool), parts: &[&str]) {
+        assert!(result.1, "{}", result.0);
+        assert_eq!(result.0.get("structuredContent"), None);
+        for part in parts {
+            assert!(text(result).contains(part), "no {part:?} in {:?}", text(result));
+        }
+    }
+
+    #[test]
+    fn arguments_arrive_on_standard_input_and_as_words() {
+        let script = "import json, sys\nprint(json.dumps({'stdin': json.load(sys.stdin), 'words': sys.argv[1:]}))\n";
+        let arguments = r#"{"file_name":"a b.obj","count":3,"big":12345678901,"deep":{"x":1},"on":true,"off":false,"no":null,"list":[1]}"#;
+        let got = Bench::new().call("t.py", script, arguments);
+        assert!(!got.1);
+        let expected: Value = serde_json::from_str(arguments).expect("it is JSON");
+        assert_eq!(got.0["structuredContent"]["stdin"], expected);
+        let words = r#"["--big","12345678901","--count","3","--file-name","a b.obj","--off","false","--on","true"]"#;
+        assert_eq!(got.0["structuredContent"]["words"].to_string(), words);
+        let copy: Value = serde_json::from_str(text(&got)).expect("the text is the same JSON");
+        assert_eq!(copy, got.0["structuredContent"]);
+    }
+
+    #[test]
+    fn large_arguments_go_by_standard_input_alone() {
+        let script =
+            "import json, sys\nprint(json.dumps({'size': len(sys.stdin.read()), 'words': len(sys.argv) - 1}))\n";
+        let bench = Bench::new();
+        let large = format!(r#"{{"a":"x","text":"{}"}}"#, "y".repeat(3_000_000));
+        let got = bench.call("t.py", script, &large);
+        assert_eq!(got.0["structuredContent"]["size"], large.len());
+        assert_eq!(got.0["structuredContent"]["words"], 0);
+        let zero = bench.call("t.py", script, r#"{"a":"x\u0000y"}"#);
+        assert_eq!(zero.0["structuredContent"]["words"], 0);
+    }
+
+    #[test]
+    fn what_is_printed_becomes_the_result() {
+        let bench = Bench::new();
+        for (printed, structured) in [
+            ("{\"a\":\n  1}", r#"{"a":1}"#),
+            ("hello", r#"{"message":"hello","success":true}"#),
+            ("", r#"{"message":"","success":true}"#),
+            ("[INFO] done", r#"{"message":"[INFO] done","success":true}"#),
+            ("[[1, 2]]", r#"{"message":"[[1, 2]]","success":true}"#),
+            ("{\"success\":true,\"n\":1.50}", r#"{"n":1.5,"success":true}"#),
+        ] {
+            let got = bench.call("t.sh", &format!("cat <<'END'\n{printed}\nEND\n"), "{}");
+            assert!(!got.1, "{printed}: {}", got.0);
+            assert_eq!(got.0["structuredContent"].to_string(), structured);
+        }
+    }
+
+    #[test]
+    fn a_script_that_says_it_failed_has_failed() {
+        let bench = Bench::new();
+        let script = "echo '{\"success\": false, \"message\": \"no such mesh\"}'";
+        let got = bench.call("t.sh", script, "{}");
+        assert!(got.1 && text(&got).contains("no such mesh"));
+        assert_eq!(got.0["structuredContent"]["success"], false);
+        let with_schema = bench.tool("t.sh", script, "  output_schema: {type: object, required: [n]}");
+        let got = bench.run(&with_schema, "{}", Duration::from_secs(20));
+        assert!(got.1 && text(&got).contains("no such mesh"));
+        assert_eq!(got.0.get("structuredContent"), None, "it may not fit the output schema");
+    }
+
+    #[test]
+    fn failures_say_what_happened() {
+        let bench = Bench::new();
+        for (file, script, parts) in [
+            (
+                "t.sh",
+                "echo half; echo 'no licence' >&2; exit 3",
+                &["t.sh ended with exit code 3", "no licence", "half"][..],
+            ),
+            ("t.sh", "kill -9 $$", &["t.sh was ended by signal 9 (SIGKILL"]),
+            ("t.py", "raise ValueError('odd')", &["t.py ended with exit code 1", "ValueError: odd"]),
+            ("t.sh", "echo '{\"a\": 1'", &["begins like JSON but is not valid JSON", "EOF", "{\"a\": 1"]),
+            ("t.sh", "echo \"{'a': 1}\"", &["begins like JSON but is not valid JSON"]),
+            ("t.sh", "echo '[{\"a\": 1}, '", &["begins like JSON but is not valid JSON"]),
+            ("t.sh", "echo '{\"a\": \"\\ud800\"}'", &["begins like JSON but is not valid JSON"]),
+            ("t.py", "print('[' * 200 + '{')\nprint('{\"a\":' * 200 + '1' + '}' * 200)", &["nested deeper than 100"]),
+            ("t.sh", "printf 'ok\\377\\376'", &["is not UTF-8 text (byte 2 of 4)"]),
+        ] {
+            check_failed(&bench.call(file, script, "{}"), parts);
+        }
+    }
+
+    #[test]
+    fn too_much_output_ends_the_script() {
+        let started = Instant::now();
+        let got = Bench::new().call("t.py", "import sys\nwhile True: sys.stdout.write('x' * 65536)\n", "{}");
+        check_failed(&got, &["t.py printed more than 8 MiB and was ended"]);
+        assert!(started.elapsed() < Duration::from_secs(15));
+        let all = Bench::new().call("t.py", "import sys\nsys.stdout.write('x' * (8 * 1024 * 1024 - 10))\n", "{}");
+        assert!(!all.1, "what is below the bound is passed on");
+    }
+
+    #[test]
+    fn a_large_object_is_not_given_twice() {
+        let script = "import json\nprint(json.dumps({'a': '\"' * (4 * 1024 * 1024 - 100)}))\n";
+        let got = Bench::new().call("t.py", script, "{}");
+        assert!(!got.1);
+        assert!(text(&got).contains("it is in structuredContent"), "{}", &text(&got)[..100]);
+        assert_eq!(got.0["structuredContent"]["a"].as_str().map(str::len), Some(4 * 1024 * 1024 - 100));
+    }
+
+    #[test]
+    fn the_deadline_ends_the_whole_group() {
+        let bench = Bench::new();
+        let mark = bench.folder.path().join("alive");
+        let script = format!("(sleep 2; touch '{}') & sleep 60", mark.display());
+        let tool = bench.tool("t.sh", &script, "");
+        let started = Instant::now();
+        let got = bench.run(&tool, "{}", Duration::from_millis(300));
+        check_failed(&got, &["t.sh did not end within 0.3 s and was ended"]);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        thread::sleep(Duration::from_millis(2200));
+        assert!(!mark.exists(), "what the script had started went on");
+    }
+
+    #[test]
+    fn a_script_that_ignores_sigterm_is_killed() {
+        let bench = Bench::new();
+        let tool = bench.tool("t.sh", "trap '' TERM; while :; do sleep 0.05; done", "");
+        let started = Instant::now();
+        check_failed(&bench.run(&tool, "{}", Duration::from_millis(200)), &["did not end within"]);
+        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_script_that_stops_itself_is_killed_too() {
+        let bench = Bench::new();
+        let tool = bench.tool("t.sh", "kill -STOP $$", "");
+        check_failed(&bench.run(&tool, "{}", Duration::from_millis(200)), &["did not end within"]);
+    }
+
+    #[test]
+    fn what_holds_the_output_after_the_end_is_not_waited_for() {
+        let bench = Bench::new();
+        let started = Instant::now();
+        let got = bench.call("t.sh", "sleep 30 & echo '{\"a\":1}'", "{}");
+        assert_eq!(got.0["structuredContent"]["a"], 1);
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn input_that_nobody_reads_does_not_hang() {
+        let bench = Bench::new();
+        let large = format!(r#"{{"text":"{}"}}"#, "y".repeat(2_000_000));
+        assert!(!bench.call("t.sh", "exec 0<&-; sleep 0.2; echo ok", &large).1);
+        assert!(!bench.call("t.sh", "echo ok", &large).1);
+    }
+
+    #[test]
+    fn cancelling_and_a_peer_that_goes_end_the_script() {
+        let bench = Bench::new();
+        let tool = bench.tool("t.sh", "sleep 60", "");
+        let (cancel, deadline) = (Cancel::new(), Deadline::after(Duration::from_secs(30)));
+        let started = Instant::now();
+        let outcome = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(150));
+                cancel.cancel();
+            });
+            let watch = Watch { deadline, cancel: &cancel, watched: None, idle: &mut || {} };
+            run(&tool, "{}", &bench.interpreters, watch)
+        });
+        check_failed(&read(outcome), &["t.sh was ended: the call was cancelled"]);
+        let watch = Watch { deadline, cancel: &cancel, watched: None, idle: &mut || {} };
+        check_failed(&read(run(&tool, "{}", &bench.interpreters, watch)), &["the call was cancelled"]);
+
+        let (ours, theirs) = UnixStream::pair().expect("sockets can be made");
+        let outcome = thread::scope(|scope| {
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(150));
+                drop(theirs);
+            });
+            let cancel = Cancel::new();
+            let watch = Watch { deadline, cancel: &cancel, watched: Some(ours.as_fd()), idle: &mut || {} };
+            run(&tool, "{}", &bench.interpreters, watch)
+        });
+        check_failed(&read(outcome), &["who asked for the call has gone"]);
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn every_script_finds_its_interpreter_or_says_what_is_missing() {
+        let mut bench = Bench::new();
+        assert!(!bench.call("t.js", "console.log(JSON.stringify({a: 1}))", "{}").1);
+        assert!(!bench.call("t.pl", "print '{\"a\":1}'", "{}").1);
+        bench.folder.write_executable("scripts/direct", "");
+        assert!(!bench.call("direct", "#!/bin/sh\necho '{}'\n", "{}").1);
+        bench.folder.write_executable("scripts/lost", "");
+        check_failed(&bench.call("lost", "#!/no/such/program\n", "{}"), &["lost could not be run", "`#!` line"]);
+        check_failed(&bench.call("t.xyz", "echo 1", "{}"), &["no interpreter is known for", "chmod +x"]);
+
+        bench.interpreters.path = Vec::new();
+        check_failed(&bench.call("t.py", "", "{}"), &["python3 or python was not found", "DCC_MCP_PYTHON_EXECUTABLE"]);
+        check_failed(&bench.call("t.rb", "", "{}"), &["ruby was not found: install Ruby"]);
+        bench.interpreters.python = Some("/no/such/python".into());
+        check_failed(&bench.call("t.py", "", "{}"), &["/no/such/python was not found", "DCC_MCP_PYTHON_EXECUTABLE"]);
+    }
+
+    #[test]
+    fn skills_of_an_application_want_its_python() {
+        let mut bench = Bench { dcc: "maya", ..Bench::new() };
+        bench.interpreters.allow_ambient_python = false;
+        let needs = ["needs the Python of maya", "DCC_MCP_PYTHON_EXECUTABLE", "DCC_MCP_ALLOW_AMBIENT_PYTHON=1"];
+        check_failed(&bench.call("t.py", "print('{}')", "{}"), &needs);
+        assert!(!bench.call("t.sh", "echo '{}'", "{}").1, "only Python scripts need it");
+        bench.interpreters.allow_ambient_python = true;
+        assert!(!bench.call("t.py", "print('{}')", "{}").1);
+        bench.interpreters.allow_ambient_python = false;
+        bench.interpreters.python = Some("python3".into());
+        assert!(!bench.call("t.py", "print('{}')", "{}").1);
+    }
+
+    #[test]
+    fn bad_arguments_do_not_start_the_script() {
+        let bench = Bench::new();
+        let schema = "  input_schema: {type: object, required: [n], properties: {n: {type: integer}}}";
+        let tool = bench.tool("t.sh", "echo started", schema);
+        for (arguments, part) in [
+            ("{}", r#"bench__t: the argument "n" (integer) is missing"#),
+            (r#"{"n":"x"}"#, r#"bench__t: the argument "n" must be integer, not string"#),
+            ("[]", "must be a JSON object"),
+            ("{", "must be a JSON object"),
+        ] {
+            check_failed(&bench.run(&tool, arguments, Duration::from_secs(5)), &[part]);
+        }
+    }
+
+    #[test]
+    fn a_script_that_was_moved_away_or_out_is_not_run() {
+        let bench = Bench::new();
+        let tool = bench.tool("t.sh", "echo ok", "");
+        let script = bench.folder.path().join("scripts/t.sh");
+        std::fs::remove_file(&script).expect("it can be removed");
+        check_failed(&bench.run(&tool, "{}", Duration::from_secs(5)), &["there is no file \"scripts/t.sh\""]);
+        std::os::unix::fs::symlink("/bin/ls", &script).expect("a link can be made");
+        check_failed(&bench.run(&tool, "{}", Duration::from_secs(5)), &["leads out of the skill folder"]);
+    }
+
+    #[test]
+    fn scripts_inherit_no_descriptors_and_know_their_folder() {
+        let bench = Bench::new();
+        let script = "import json, os\nprint(json.dumps({'fds': sorted(map(int, os.listdir('/proc/self/fd'))), 'dir': os.environ['DCC_MCP_SKILL_DIR']}))";
+        let got = bench.call("t.py", script, "{}");
+        assert_eq!(got.0["structuredContent"]["dir"], bench.folder.path().display().to_string());
+        // 3 is the one by which the folder itself is read.
+        assert_eq!(got.0["structuredContent"]["fds"].to_string(), "[0,1,2,3]");
+    }
+}

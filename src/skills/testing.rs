@@ -1,6 +1,7 @@
 //! Throw-away folders for the tests of this module.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,6 +26,13 @@ impl Folder {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder can be made");
         fs::write(&path, text).expect("a file can be written");
+        path
+    }
+
+    /// Writes a file that can be executed.
+    pub fn write_executable(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.write(name, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the mode can be set");
         path
     }
 }
