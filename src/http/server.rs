@@ -331,3 +331,159 @@ fn is_set_here(name: &str) -> bool {
 fn misuse(what: &str) -> io::Error {
     io::Error::other(what)
 }
+
+/// These run with both engines.
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::http::testing::{PATIENCE, connect, exchange, listen, paths, read_to_end, read_until};
+
+    fn start() -> Server {
+        Server::start("test", listen(), 64, paths().0).expect("a server starts")
+    }
+
+    /// The answers to the raw bytes, without dates.
+    fn answers(server: &Server, raw: &str) -> String {
+        let all = exchange(server.address(), raw.as_bytes());
+        let lines = all.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: "));
+        lines.collect()
+    }
+
+    #[test]
+    fn answers_have_their_length_or_are_chunked() {
+        let server = start();
+        let check = |request: &str, expected: &str| {
+            let raw = format!("{request} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+            assert_eq!(answers(&server, &raw), expected.replace('\n', "\r\n"), "{request}");
+        };
+        check("GET /ignore", "HTTP/1.1 200 OK\nConnection: close\nContent-Length: 7\n\nignored");
+        check("HEAD /ignore", "HTTP/1.1 200 OK\nConnection: close\nContent-Length: 7\n\n");
+        check("GET /nothing", "HTTP/1.1 204 No Content\nConnection: close\n\n");
+        check("GET /twice", "HTTP/1.1 200 OK\nConnection: close\nContent-Length: 3\n\none");
+        check("GET /smuggle", "HTTP/1.1 200 OK\nConnection: close\nContent-Length: 0\n\n");
+        let many = "0123456789".repeat(40);
+        check("GET /many", &format!("HTTP/1.1 200 OK\nConnection: close\nContent-Length: 400\n\n{many}"));
+        let head = "HTTP/1.1 200 OK\nContent-Type: text/plain\nConnection: close\nTransfer-Encoding: chunked\n\n";
+        check("GET /stream", &format!("{head}4\none \n9\ntwo three\n0\n\n"));
+        check("HEAD /stream", head);
+        let head = "HTTP/1.1 200 OK\nConnection: close\nTransfer-Encoding: chunked\n\n";
+        check("GET /last", &format!("{head}4\nonly\n0\n\n"));
+        let error = r#"{"error":{"code":"not_found","message":"no \"such\" path"}}"#;
+        let head = "HTTP/1.1 404 Not Found\nContent-Type: application/json\nConnection: close\nContent-Length: ";
+        check("GET /none", &format!("{head}{}\n\n{error}", error.len()));
+    }
+
+    #[test]
+    fn bodies_are_read_with_either_framing() {
+        let server = start();
+        let check = |fields: &str, body: &str, expected: &str| {
+            let raw = format!("POST /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n\r\n{body}");
+            let answer = answers(&server, &raw);
+            assert!(answer.ends_with(expected), "{raw:?}: {answer:?}");
+        };
+        check("Content-Length: 5", "hello", "\r\n\r\nhello");
+        check("X: no length", "", "Content-Length: 0\r\n\r\n");
+        check("Transfer-Encoding: chunked", "5\r\nhello\r\n6;x\r\n world\r\n0\r\n\r\n", "\r\n\r\nhello world");
+        let long = "0123456789abcdef".repeat(20_000);
+        check(&format!("Content-Length: {}", long.len()), &long, &format!("\r\n\r\n{long}"));
+        let chunks: String = long
+            .as_bytes()
+            .chunks(5000)
+            .map(|c| format!("{:x}\r\n{}\r\n", c.len(), String::from_utf8_lossy(c)))
+            .collect();
+        check("Transfer-Encoding: chunked", &format!("{chunks}0\r\n\r\n"), &format!("\r\n\r\n{long}"));
+    }
+
+    #[test]
+    fn requests_in_a_row_are_answered_in_order() {
+        let server = start();
+        let raw = "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\none\
+                   POST /ignore HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nGET \
+                   POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n\
+                   GET /stream HTTP/1.1\r\nHost: h\r\n\r\n\
+                   GET /close HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let answer = answers(&server, raw);
+        let places: Vec<_> = ["\r\n\r\none", "ignored", "\r\n\r\ntwo", "two three\r\n0\r\n\r\n", "bye"]
+            .iter()
+            .map(|part| answer.find(part).unwrap_or_else(|| panic!("{part:?} is not in {answer:?}")))
+            .collect();
+        assert!(places.is_sorted(), "{answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 5, "{answer:?}");
+    }
+
+    #[test]
+    fn a_client_that_expects_it_is_told_to_continue() {
+        let server = start();
+        let mut stream = connect(server.address());
+        let head = "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).expect("sent");
+        assert!(read_until(&mut stream, "\r\n\r\n").starts_with("HTTP/1.1 100"));
+        stream.write_all(b"ok").expect("sent");
+        assert!(read_until(&mut stream, "\r\n\r\nok").starts_with("HTTP/1.1 200 OK"));
+    }
+
+    #[test]
+    fn http_1_0_gets_no_chunks_and_stays_only_if_asked() {
+        let server = start();
+        let answer = answers(&server, "GET /stream HTTP/1.0\r\n\r\n");
+        assert!(answer.ends_with("\r\nConnection: close\r\n\r\none two three"), "{answer:?}");
+        let twice = "GET /ignore HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /ignore HTTP/1.0\r\n\r\n";
+        let answer = answers(&server, twice);
+        assert_eq!(answer.matches("ignored").count(), 2, "{answer:?}");
+        assert!(answer.contains("Connection: keep-alive") && answer.contains("Connection: close"), "{answer:?}");
+    }
+
+    #[test]
+    fn a_handler_that_fails_costs_one_request() {
+        let server = start();
+        for path in ["/panic", "/silent"] {
+            let raw = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+            let answer = answers(&server, &raw);
+            assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("internal_error"), "{path}: {answer:?}");
+        }
+        assert!(answers(&server, "GET /ignore HTTP/1.0\r\n\r\n").ends_with("ignored"));
+    }
+
+    #[test]
+    fn an_answer_under_way_is_finished_when_the_server_stops() {
+        let (handler, arrivals, release) = paths();
+        let server = Server::start("test", listen(), 64, handler).expect("a server starts");
+        let mut stream = connect(server.address());
+        stream.write_all(b"GET /wait HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("sent");
+        arrivals.recv_timeout(PATIENCE).expect("it arrives");
+        server.stop_accepting();
+        drop(release);
+        assert!(server.drain(Deadline::after(PATIENCE)));
+        assert!(read_to_end(&mut stream).ends_with("\r\n\r\nwaited"));
+        assert_eq!(server.connections(), 0);
+    }
+
+    #[test]
+    fn the_date_is_the_one_of_the_rfc() {
+        let check = |seconds: u64, expected: &str| {
+            let mut out = Vec::new();
+            put_date(&mut out, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(String::from_utf8_lossy(&out), format!("Date: {expected} GMT\r\n"));
+        };
+        check(0, "Thu, 01 Jan 1970 00:00:00");
+        check(784_111_777, "Sun, 06 Nov 1994 08:49:37");
+        check(951_782_400, "Tue, 29 Feb 2000 00:00:00");
+        check(951_868_799, "Tue, 29 Feb 2000 23:59:59");
+        check(1_709_251_199, "Thu, 29 Feb 2024 23:59:59");
+        check(1_735_689_599, "Tue, 31 Dec 2024 23:59:59");
+        check(4_107_542_400, "Mon, 01 Mar 2100 00:00:00");
+    }
+
+    #[test]
+    fn a_port_has_one_listener() {
+        let first = listen();
+        let address = first.local_addr().expect("it has an address");
+        assert_eq!(bind(address).map(drop).map_err(|e| e.kind()), Err(io::ErrorKind::AddrInUse));
+        drop(first);
+        assert!(bind(address).is_ok());
+    }
+}

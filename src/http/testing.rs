@@ -1,9 +1,15 @@
-//! For the tests of this folder: seeded random input, and raw HTTP over loopback.
+//! For the tests of this folder: seeded random input, raw HTTP over loopback, and a handler with a path for each case.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::http::head::RequestHead;
+use crate::http::server::{Exchange, Handler, Refusal, bind};
 
 /// Longer than anything a test waits for; a test that hangs fails by this.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,7 +72,7 @@ pub fn exchange(address: SocketAddr, raw: &[u8]) -> String {
 pub fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the server does not close"),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("the server does not close"),
         _ => String::from_utf8_lossy(&answer).into_owned(),
     }
 }
@@ -82,4 +88,74 @@ pub fn read_until(stream: &mut TcpStream, end: &str) -> String {
         }
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Answers by path; `/wait` says on the first channel that it is there, and answers when the second one is closed.
+pub struct Paths {
+    pub arrived: Sender<()>,
+    pub released: Receiver<()>,
+}
+
+impl Handler for Paths {
+    fn handle(&self, request: &RequestHead, exchange: &mut Exchange<'_>) {
+        let outcome = match request.path() {
+            "/echo" => match exchange.read_body() {
+                Ok(body) => exchange.respond(200, &[("X-Method", &format!("{:?}", request.method()))], &[&body]),
+                Err(refusal) => exchange.refuse(&refusal),
+            },
+            "/ignore" => exchange.respond(200, &[("Content-Length", "99"), ("Date", "never")], &[b"ig", b"", b"nored"]),
+            "/nothing" => exchange.respond(204, &[], &[b"not sent"]),
+            "/many" => exchange.respond(200, &[], &[&b"0123456789"[..]; 40]),
+            "/large" => exchange.respond(200, &[], &[&vec![b'x'; 8 << 20]]),
+            "/close" => exchange.respond(200, &[("Connection", "close")], &[b"bye"]),
+            "/stream" => stream(exchange, true),
+            "/broken" => stream(exchange, false),
+            "/last" => exchange.start_stream(200, &[]).and_then(|()| exchange.write_last(&[b"on", b"ly"])),
+            "/twice" => exchange.respond(200, &[], &[b"one"]).and_then(|()| {
+                assert!(exchange.respond(200, &[], &[b"two"]).is_err() && exchange.write(&[b"two"]).is_err());
+                Ok(())
+            }),
+            "/smuggle" => {
+                assert!(exchange.respond(200, &[("A", "b\r\nC: d")], &[]).is_err());
+                exchange.respond(200, &[], &[])
+            }
+            "/wait" => {
+                let _ = self.arrived.send(());
+                let _ = self.released.recv_timeout(PATIENCE);
+                exchange.respond(200, &[], &[b"waited"])
+            }
+            "/gone" => {
+                let _ = self.arrived.send(());
+                while !exchange.client_is_gone() {
+                    std::thread::yield_now();
+                }
+                let _ = self.arrived.send(());
+                Ok(())
+            }
+            "/panic" => panic!("on purpose"),
+            "/silent" => Ok(()),
+            _ => exchange.refuse(&Refusal::new(404, "not_found", "no \"such\" path")),
+        };
+        // A client that is gone cannot be told.
+        let _ = outcome;
+    }
+}
+
+fn stream(exchange: &mut Exchange<'_>, whole: bool) -> io::Result<()> {
+    exchange.start_stream(200, &[("Content-Type", "text/plain")])?;
+    exchange.write(&[b"one "])?;
+    exchange.write(&[])?;
+    exchange.write(&[b"two", b" ", b"three"])?;
+    if whole { exchange.finish() } else { Ok(()) }
+}
+
+/// The handler, the receiver of arrivals, and what releases those who wait when it is dropped.
+pub fn paths() -> (Arc<Paths>, Receiver<()>, Sender<()>) {
+    let (arrived, arrivals) = crossbeam_channel::unbounded();
+    let (release, released) = crossbeam_channel::bounded(0);
+    (Arc::new(Paths { arrived, released }), arrivals, release)
+}
+
+pub fn listen() -> TcpListener {
+    bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port")
 }
