@@ -28,7 +28,7 @@ use crate::throttle::Throttle;
 use crate::worker;
 
 /// What a connection gets for which there is no place or no thread.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 84\r\n\
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 86\r\n\
 Retry-After: 1\r\nConnection: close\r\n\r\n\
 {\"error\":{\"code\":\"too_many_connections\",\"message\":\"no place is free, try again soon\"}}";
 
@@ -249,5 +249,274 @@ fn log_accept(error: &io::Error) {
     static THROTTLE: Throttle = Throttle::new();
     if let Some(suppressed) = THROTTLE.allows() {
         log::warn!("event=accept_failed error={error:?} suppressed={suppressed}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::time::Instant;
+
+    use crossbeam_channel::{Receiver, Sender};
+
+    use super::*;
+    use crate::http::testing::{PATIENCE, connect, exchange, for_seeds, listen, paths, read_to_end, read_until};
+
+    /// A time that runs out in a test.
+    const SHORT: Duration = Duration::from_millis(200);
+    const GET: &[u8] = b"GET /ignore HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    struct Running {
+        server: Server,
+        arrivals: Receiver<()>,
+        release: Sender<()>,
+    }
+
+    fn start(max_connections: usize, times: Times) -> Running {
+        let (handler, arrivals, release) = paths();
+        let server = Server::start_with("test", listen(), max_connections, handler, times);
+        Running { server: server.expect("a server starts"), arrivals, release }
+    }
+
+    fn post(path: &str, fields: &str, body: &str) -> String {
+        format!("POST {path} HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n{body}")
+    }
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Deadline::after(PATIENCE);
+        while !condition() {
+            assert!(!deadline.has_passed(), "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// One answer, with this status, which announces the close; the request after it is not looked at.
+    fn check_refused(server: &Server, raw: &str, status: u16) {
+        let answer = exchange(server.address(), format!("{raw}GET /ignore HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{raw:?}: {answer:?}");
+        let answers = answer.lines().filter(|line| line.starts_with("HTTP/1.1 ")).count();
+        assert_eq!(answers, 1, "{raw:?}: {answer:?}");
+        assert!(answer.contains("Connection: close\r\n") && answer.contains("{\"error\":"), "{raw:?}: {answer:?}");
+    }
+
+    #[test]
+    fn what_is_refused_ends_the_connection() {
+        let Running { server, .. } = start(64, Times { linger: SHORT, ..Times::default() });
+        for (raw, status) in [
+            ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+            ("GET / HTTP/1.1\nHost: h\n\n".to_owned(), 400),
+            ("GET / HTTP/2.0\r\nHost: h\r\n\r\n".to_owned(), 505),
+            ("CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n".to_owned(), 501),
+            (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(9000)), 414),
+            (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(20_000)), 414),
+            (format!("GET / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "a".repeat(20_000)), 431),
+            (post("/echo", "Content-Length: 3\r\nContent-Length: 3", "abc"), 400),
+            (post("/echo", "Content-Length: 3\r\nTransfer-Encoding: chunked", "0\r\n\r\n"), 400),
+            (post("/echo", "Transfer-Encoding: gzip, chunked", "0\r\n\r\n"), 400),
+            (post("/echo", "Transfer-Encoding: chunked", "3 \r\nabc\r\n0\r\n\r\n"), 400),
+            (post("/echo", "Transfer-Encoding: chunked", "3\r\nabcd\r\n0\r\n\r\n"), 400),
+            (post("/echo", "Transfer-Encoding: chunked", "0\r\nA\r\n\r\n"), 400),
+            (post("/echo", "Content-Length: 16777217", ""), 413),
+            (post("/echo", "Content-Length: 200000000000000", ""), 413),
+            (post("/echo", "Content-Length: 18446744073709551615", ""), 413),
+            (post("/echo", "Content-Length: 16777217\r\nExpect: 100-continue", ""), 413),
+            (post("/echo", "Content-Length: 3\r\nExpect: magic", "abc"), 417),
+        ] {
+            check_refused(&server, &raw, status);
+        }
+    }
+
+    #[test]
+    fn a_chunked_body_is_bounded_as_a_whole() {
+        let Running { server, .. } = start(64, Times { linger: SHORT, ..Times::default() });
+        let chunk = format!("100000\r\n{}\r\n", "x".repeat(1 << 20));
+        check_refused(&server, &post("/echo", "Transfer-Encoding: chunked", &chunk.repeat(17)), 413);
+        let whole =
+            post("/echo", "Connection: close\r\nTransfer-Encoding: chunked", &format!("{}0\r\n\r\n", chunk.repeat(16)));
+        assert!(exchange(server.address(), whole.as_bytes()).contains("Content-Length: 16777216\r\n"));
+    }
+
+    #[test]
+    fn a_request_that_takes_too_long_is_refused() {
+        let Running { server, .. } = start(64, Times { head: SHORT, body: SHORT, ..Times::default() });
+        for (raw, code) in [
+            ("GET / HTTP/1.1\r\nHo".to_owned(), "head_timeout"),
+            ("\r".to_owned(), "head_timeout"),
+            (post("/echo", "Content-Length: 5", "hel"), "body_timeout"),
+            (post("/echo", "Transfer-Encoding: chunked", "5\r\nhel"), "body_timeout"),
+        ] {
+            let answer = exchange(server.address(), raw.as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains(code), "{raw:?}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn single_bytes_do_not_extend_the_time() {
+        let Running { server, .. } = start(64, Times { head: SHORT, body: SHORT, ..Times::default() });
+        for raw in ["GET / HTTP/1.1\r\nX: ".to_owned(), post("/echo", "Content-Length: 100000", "")] {
+            let mut stream = connect(server.address());
+            stream.write_all(raw.as_bytes()).expect("sent");
+            // A read that waits for a moment is what paces this sender.
+            stream.set_read_timeout(Some(SHORT / 10)).expect("a socket has a timeout");
+            let (started, mut first) = (Instant::now(), [0]);
+            while !matches!(stream.read(&mut first), Ok(1)) {
+                assert!(started.elapsed() < PATIENCE, "{raw:?} is waited for without end");
+                let _ = stream.write_all(b"a");
+            }
+            assert!(read_until(&mut stream, "\r\n").ends_with("408 Request Timeout\r\n"), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_ends_early_is_told_so() {
+        let Running { server, .. } = start(64, Times::default());
+        for raw in [
+            "GET / HT".to_owned(),
+            post("/echo", "Content-Length: 5", "hel"),
+            post("/echo", "Transfer-Encoding: chunked", "5\r\n"),
+        ] {
+            let mut stream = connect(server.address());
+            stream.write_all(raw.as_bytes()).expect("sent");
+            stream.shutdown(Shutdown::Write).expect("open");
+            assert!(read_to_end(&mut stream).starts_with("HTTP/1.1 400 "), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_ends_without_a_word() {
+        let Running { server, .. } = start(64, Times { idle: SHORT, ..Times::default() });
+        assert_eq!(exchange(server.address(), b""), "");
+        let answer = exchange(server.address(), GET);
+        assert!(answer.ends_with("ignored") && !answer.contains("Connection: close"), "{answer:?}");
+    }
+
+    #[test]
+    fn a_reader_that_stalls_is_let_go() {
+        let Running { server, .. } = start(64, Times { write_stall: SHORT, ..Times::default() });
+        let mut stream = connect(server.address());
+        stream.write_all(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        until("the connection begins", || server.connections() == 1);
+        until("the connection ends", || server.connections() == 0);
+    }
+
+    #[test]
+    fn a_body_that_nobody_reads_is_dropped_or_ends_the_connection() {
+        let Running { server, .. } = start(64, Times { linger: SHORT, ..Times::default() });
+        let (small, large) = ("x".repeat(60_000), "x".repeat(200_000));
+        let check = |fields: &str, body: &str, answers: usize| {
+            let raw = post("/ignore", fields, body) + &post("/close", "X: y", "");
+            let answer = exchange(server.address(), raw.as_bytes());
+            assert_eq!(answer.matches("HTTP/1.1 200").count(), answers, "{fields}: {answer:?}");
+        };
+        check(&format!("Content-Length: {}", small.len()), &small, 2);
+        check(&format!("Content-Length: {}", large.len()), &large, 1);
+        check("Transfer-Encoding: chunked", "1\r\nx\r\n0\r\n\r\n", 2);
+        check("Transfer-Encoding: chunked", &format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len()), 1);
+        check("Content-Length: 3\r\nExpect: 100-continue", "", 1);
+    }
+
+    #[test]
+    fn a_broken_stream_has_no_end() {
+        let Running { server, .. } = start(64, Times::default());
+        let answer = exchange(server.address(), b"GET /broken HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(answer.ends_with("9\r\ntwo three\r\n"), "{answer:?}");
+    }
+
+    #[test]
+    fn without_a_free_place_a_connection_is_refused_and_others_do_not_suffer() {
+        let Running { server, .. } = start(2, Times::default());
+        let mut inside = [connect(server.address()), connect(server.address())];
+        for stream in &mut inside {
+            stream.write_all(GET).expect("sent");
+            read_until(stream, "ignored");
+        }
+        for _ in 0..20 {
+            let answer = read_to_end(&mut connect(server.address()));
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
+            assert!(head.starts_with("HTTP/1.1 503 ") && head.contains(&format!("Content-Length: {}\r\n", body.len())));
+            assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+        }
+        let [mut first, second] = inside;
+        drop(second);
+        until("the place is given back", || server.connections() == 1);
+        first.write_all(GET).expect("sent");
+        read_until(&mut first, "ignored");
+        assert!(exchange(server.address(), b"GET /ignore HTTP/1.0\r\n\r\n").ends_with("ignored"));
+    }
+
+    #[test]
+    fn a_client_is_gone_when_it_has_closed_and_not_when_it_sends_more() {
+        let Running { server, arrivals, .. } = start(64, Times::default());
+        let mut stream = connect(server.address());
+        stream.write_all(b"GET /gone HTTP/1.1\r\nHost: h\r\n\r\nGET /gone HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        arrivals.recv_timeout(PATIENCE).expect("the request arrives");
+        assert!(arrivals.recv_timeout(SHORT).is_err(), "it is not gone yet");
+        drop(stream);
+        arrivals.recv_timeout(PATIENCE).expect("it is gone");
+    }
+
+    #[test]
+    fn drain_ends_idle_connections_at_once_and_lets_answers_finish() {
+        let Running { server, arrivals, release } = start(64, Times { linger: SHORT, ..Times::default() });
+        let (mut idle, mut busy) = (connect(server.address()), connect(server.address()));
+        idle.write_all(GET).expect("sent");
+        read_until(&mut idle, "ignored");
+        busy.write_all(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        arrivals.recv_timeout(PATIENCE).expect("the request arrives");
+        server.stop_accepting();
+        std::thread::scope(|scope| {
+            let drained = scope.spawn(|| server.drain(Deadline::after(PATIENCE)));
+            assert_eq!(read_to_end(&mut idle), "");
+            drop(release);
+            let answer = read_to_end(&mut busy);
+            assert!(answer.contains("Connection: close\r\n") && answer.ends_with("waited"), "{answer:?}");
+            assert!(drained.join().expect("drain does not panic"));
+        });
+        assert_eq!(server.connections(), 0);
+    }
+
+    #[test]
+    fn drain_cuts_what_is_left_at_the_deadline() {
+        let Running { server, arrivals, release } = start(64, Times::default());
+        let mut stream = connect(server.address());
+        stream.write_all(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        arrivals.recv_timeout(PATIENCE).expect("the request arrives");
+        assert!(!server.drain(Deadline::after(SHORT)));
+        assert_eq!(read_to_end(&mut stream), "");
+        drop(release);
+        until("the thread ends", || server.connections() == 0);
+    }
+
+    #[test]
+    fn a_duplicate_of_the_listener_goes_on_after_the_server() {
+        let listener = listen();
+        let duplicate = listener.try_clone().expect("a listener can be duplicated");
+        let server = Server::start("test", listener, 64, paths().0).expect("a server starts");
+        assert!(exchange(server.address(), b"GET /ignore HTTP/1.0\r\n\r\n").ends_with("ignored"));
+        let address = server.address();
+        server.stop_accepting();
+        let mut waiting = connect(address);
+        waiting.write_all(b"GET /ignore HTTP/1.0\r\n\r\n").expect("sent");
+        let _next = Server::start("test", duplicate, 64, paths().0).expect("a server starts");
+        assert!(read_to_end(&mut waiting).ends_with("ignored"));
+    }
+
+    #[test]
+    fn mutated_requests_get_an_answer_or_the_end() {
+        let times = Times { idle: SHORT, head: SHORT, body: SHORT, linger: SHORT, ..Times::default() };
+        let Running { server, .. } = start(64, times);
+        let seeds: &[&[u8]] = &[
+            b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+            b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /close HTTP/1.0\r\n\r\n",
+        ];
+        for_seeds(100, |random| {
+            let raw = random.mutated(seeds);
+            let mut stream = connect(server.address());
+            stream.write_all(&raw).expect("sent");
+            stream.shutdown(Shutdown::Write).expect("open");
+            let answer = read_to_end(&mut stream);
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 "), "{answer:?}");
+        });
+        assert!(exchange(server.address(), b"GET /ignore HTTP/1.0\r\n\r\n").ends_with("ignored"));
     }
 }
