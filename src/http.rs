@@ -13,6 +13,7 @@ pub mod client;
 pub mod client_error;
 pub mod connection;
 pub mod engine;
+pub mod fields;
 pub mod head;
 pub mod server;
 pub mod sse;

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::http::chunked::Chunked;
 use crate::http::client_error::ClientError;
-use crate::http::head::{BodyLength, ResponseHead, head_end, put_field, put_line};
+use crate::http::fields::{BodyLength, put_field, put_line};
+use crate::http::head::{ResponseHead, head_end};
 use crate::http::wire::{self, Waited, WriteTimes};
 use crate::limits::{
     BODY_BYTES_MAX, CONNECT_TIME_MAX, HEAD_BYTES_MAX, INTERIM_REPLIES_MAX, POOL_FRESH_TIME, POOL_IDLE_MAX,

@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use crate::deadline::Deadline;
 use crate::http::chunked::Chunked;
-use crate::http::head::{BodyLength, RequestHead, head_end};
+use crate::http::fields::BodyLength;
+use crate::http::head::{RequestHead, head_end};
 use crate::http::server::{Exchange, Handler, Refusal, Transport};
 use crate::http::{Times, time_left, wire};
 use crate::limits::{

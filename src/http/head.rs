@@ -1,17 +1,17 @@
-//! Heads of requests and responses, and how long their bodies are (RFC 9110, RFC 9112): read strictly, written safely.
+//! Heads of requests and responses (RFC 9110, RFC 9112), read strictly.
 //!
 //! A head is owned: its text in one string, its fields as ranges, and both allocations are used again for the next.
 //!
 //! **Invariant**: a head that came through `parse` has no bare CR or LF, no folded line, no control character, one
-//! `Host` at most, and one way to tell the length of its body. What is written has no line break in a field.
+//! `Host` at most, and one way to tell the length of its body.
 //! **Thread**: pure.
 //! **Bounds**: `HEAD_BYTES_MAX`, `HEADERS_MAX`, `TARGET_BYTES_MAX`.
 //! Left out on purpose: the bodies themselves (`chunked.rs`, `connection.rs`, `client.rs`).
 
 use std::borrow::Cow;
-use std::io;
 use std::mem::MaybeUninit;
 
+use crate::http::fields::{BodyLength, Fields, HeadError, Span, bad};
 use crate::http::target::{Target, is_host};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX};
 
@@ -43,22 +43,6 @@ impl Method {
     }
 }
 
-/// How the length of a body is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyLength {
-    Bytes(u64),
-    Chunked,
-    /// The connection ends with the body; responses only.
-    UntilClose,
-}
-
-/// Why a head is refused, and with which status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadError {
-    pub status: u16,
-    pub message: &'static str,
-}
-
 #[derive(Debug)]
 pub struct RequestHead {
     fields: Fields,
@@ -79,30 +63,6 @@ pub struct ResponseHead {
     status: u16,
     keeps_alive: bool,
     body: BodyLength,
-}
-
-/// The text of a head and where its fields are in it.
-#[derive(Debug, Default)]
-struct Fields {
-    text: String,
-    list: Vec<(Span, Span)>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    start: u16,
-    end: u16,
-}
-
-/// What the fields say about the body and the connection.
-#[derive(Default)]
-struct Framing {
-    length: Option<u64>,
-    chunked: bool,
-    hosts: usize,
-    closes: bool,
-    keeps_alive: bool,
-    expects_continue: bool,
 }
 
 /// Where the head at the beginning of `bytes` ends, once it is whole. `scanned` is how far it was looked through before.
@@ -346,139 +306,6 @@ impl Method {
     }
 }
 
-/// Appends one field. A name or value that could end its line early is an error of the caller.
-pub fn put_field(out: &mut Vec<u8>, name: &str, value: &str) -> io::Result<()> {
-    let is_plain = |b: u8| b == b'\t' || (b >= b' ' && b != 0x7f);
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') || !value.bytes().all(is_plain) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a header field has a forbidden character"));
-    }
-    for part in [name, ": ", value, "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    Ok(())
-}
-
-/// Appends a status line.
-pub fn put_status_line(out: &mut Vec<u8>, status: u16) {
-    put_line(out, &["HTTP/1.1 ", &status.to_string(), " ", reason(status)]);
-}
-
-pub fn put_line(out: &mut Vec<u8>, parts: &[&str]) {
-    for part in parts {
-        out.extend_from_slice(part.as_bytes());
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        202 => "Accepted",
-        204 => "No Content",
-        304 => "Not Modified",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        411 => "Length Required",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
-}
-
-impl Fields {
-    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.list.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
-    }
-
-    fn first(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-
-    fn framing(&self) -> Result<Framing, HeadError> {
-        let mut framing = Framing::default();
-        for (name, value) in self.iter() {
-            // The first letter keeps the many fields that mean nothing here away from the comparisons.
-            match name.as_bytes().first().map(u8::to_ascii_lowercase) {
-                Some(b'c') if name.eq_ignore_ascii_case("content-length") => framing.take_length(value)?,
-                Some(b'c') if name.eq_ignore_ascii_case("connection") => framing.take_connection(value),
-                Some(b't') if name.eq_ignore_ascii_case("transfer-encoding") => framing.take_coding(value)?,
-                Some(b'h') if name.eq_ignore_ascii_case("host") => framing.hosts += 1,
-                Some(b'e') if name.eq_ignore_ascii_case("expect") => framing.take_expectation(value)?,
-                _ => {}
-            }
-        }
-        match framing.chunked && framing.length.is_some() {
-            true => Err(bad("Content-Length and Transfer-Encoding exclude each other")),
-            false => Ok(framing),
-        }
-    }
-}
-
-impl Framing {
-    fn take_length(&mut self, value: &str) -> Result<(), HeadError> {
-        if value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(bad("Content-Length is not a number"));
-        }
-        let length = value.parse().map_err(|_| bad("Content-Length is too large a number"))?;
-        match self.length.replace(length) {
-            None => Ok(()),
-            Some(_) => Err(bad("Content-Length is given twice")),
-        }
-    }
-
-    fn take_coding(&mut self, value: &str) -> Result<(), HeadError> {
-        if self.chunked || !value.eq_ignore_ascii_case("chunked") {
-            return Err(bad("Transfer-Encoding must be \"chunked\" and nothing else"));
-        }
-        self.chunked = true;
-        Ok(())
-    }
-
-    fn take_connection(&mut self, value: &str) {
-        for option in value.split(',').map(|option| option.trim_matches([' ', '\t'])) {
-            self.closes |= option.eq_ignore_ascii_case("close");
-            self.keeps_alive |= option.eq_ignore_ascii_case("keep-alive");
-        }
-    }
-
-    fn take_expectation(&mut self, value: &str) -> Result<(), HeadError> {
-        if !value.eq_ignore_ascii_case("100-continue") {
-            return Err(HeadError { status: 417, message: "the only expectation that can be met is 100-continue" });
-        }
-        self.expects_continue = true;
-        Ok(())
-    }
-}
-
-impl Span {
-    /// Where `part`, a slice of `whole`, is in it.
-    fn within(whole: &str, part: &str) -> Span {
-        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        debug_assert!(start + part.len() <= whole.len(), "only slices of the text are asked for");
-        Span { start: start as u16, end: (start + part.len()) as u16 }
-    }
-
-    fn of(self, whole: &str) -> &str {
-        whole.get(usize::from(self.start)..usize::from(self.end)).unwrap_or("")
-    }
-}
-
 fn field_span(text: &str, header: &httparse::Header<'_>) -> (Span, Span) {
     // The text is UTF-8 and a value is cut at ASCII, so that it is UTF-8 as well.
     let value = std::str::from_utf8(header.value).unwrap_or("");
@@ -512,13 +339,10 @@ fn is_version(token: &str) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-fn bad(message: &'static str) -> HeadError {
-    HeadError { status: 400, message }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::fields::put_field;
     use crate::http::testing::{Random, for_seeds};
 
     /// As a connection does it: find the end, then parse.
@@ -763,18 +587,6 @@ mod tests {
         let mut head = ResponseHead::default();
         assert_eq!(head.parse(latin1, false), Ok(()));
         assert_eq!((head.status(), head.header("a")), (404, Some("\u{fffd}")));
-    }
-
-    #[test]
-    fn no_field_can_be_smuggled_into_what_is_written() {
-        for (name, value) in
-            [("A", "b\r\nC: d"), ("A\r\nB", "c"), ("A", "\n"), ("A", "\0"), ("", "a"), ("A:", "a"), ("A b", "c")]
-        {
-            assert!(put_field(&mut Vec::new(), name, value).is_err(), "{name:?}: {value:?}");
-        }
-        let mut out = Vec::new();
-        put_field(&mut out, "A", "b\tä").expect("sound");
-        assert_eq!(out, "A: b\tä\r\n".as_bytes());
     }
 
     /// Mutated heads do not panic, and it makes no difference where the bytes were split on their way.

@@ -14,7 +14,8 @@ use std::time::SystemTime;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::http::head::{HeadError, Method, RequestHead, put_field, put_line, put_status_line};
+use crate::http::fields::{HeadError, put_field, put_line, put_status_line};
+use crate::http::head::{Method, RequestHead};
 use crate::limits::LISTEN_BACKLOG;
 
 #[cfg(not(feature = "tiny-http"))]
