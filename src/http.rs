@@ -8,6 +8,7 @@
 //! **Bounds**: the first two sections of `limits.rs`, collected here so that tests can shorten the times.
 //! Left out on purpose: TLS, HTTP/2, content codings, upgrades. A reverse proxy in front does these.
 
+pub mod canceller;
 pub mod chunked;
 pub mod client;
 pub mod client_error;
@@ -15,6 +16,7 @@ pub mod connection;
 pub mod engine;
 pub mod fields;
 pub mod head;
+pub mod pool;
 pub mod server;
 pub mod sse;
 pub mod target;

@@ -3,36 +3,30 @@
 //! Whoever waits says how long (`Patience`), may be woken in between to do something of his own, and may watch another
 //! socket, so that a call ends when the client it is made for is gone.
 //!
-//! **Invariant**: a connection goes back to the pool only when its reply was read to the end and nothing came after
-//! it. A canceller cannot reach the next user of a connection.
+//! **Invariant**: a connection goes back to the pool only when its reply was read to the end and nothing came after it.
 //! **Thread**: the caller's.
-//! **Bounds**: `CONNECT_TIME_MAX`, `POOL_IDLE_MAX`, `POOL_IDLE_TIME_MAX`, `BODY_BYTES_MAX` for whole replies, and the
-//! deadline of the call. Name resolution is the system's and has the system's own time limit; instances are
-//! registered by address.
+//! **Bounds**: `BODY_BYTES_MAX` for whole replies, `WRITE_STALL_MAX`, the deadline of the call; `pool.rs`.
 //! Left out on purpose: redirects, proxies, cookies, compression; no instance needs them.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::deadline::Deadline;
+use crate::http::canceller::Canceller;
 use crate::http::chunked::Chunked;
 use crate::http::client_error::ClientError;
 use crate::http::fields::{BodyLength, put_field, put_line};
 use crate::http::head::{ResponseHead, head_end};
+use crate::http::pool::{Connection, Peer};
 use crate::http::wire::{self, Waited, WriteTimes};
-use crate::limits::{
-    BODY_BYTES_MAX, CONNECT_TIME_MAX, HEAD_BYTES_MAX, INTERIM_REPLIES_MAX, POOL_FRESH_TIME, POOL_IDLE_MAX,
-    POOL_IDLE_TIME_MAX, READ_BYTES, WRITE_STALL_MAX,
-};
+use crate::limits::{BODY_BYTES_MAX, INTERIM_REPLIES_MAX, READ_BYTES, WRITE_STALL_MAX};
 
 /// Connections to one server. Clones share them.
 #[derive(Clone)]
 pub struct Pool {
-    inner: Arc<Inner>,
+    peer: Arc<Peer>,
 }
 
 /// A request to be sent. `Host` and `Content-Length` are added.
@@ -67,7 +61,7 @@ pub enum Wake {
 
 /// The answer to a request, on its way.
 pub struct Reply {
-    pool: Arc<Inner>,
+    peer: Arc<Peer>,
     /// Taken when the reply ends.
     connection: Option<Connection>,
     head: ResponseHead,
@@ -80,18 +74,6 @@ pub struct Reply {
     canceller: OnceLock<Canceller>,
 }
 
-/// Ends the wait for a reply from another thread.
-#[derive(Clone)]
-pub struct Canceller {
-    shared: Arc<Cancel>,
-}
-
-struct Cancel {
-    is_cancelled: AtomicBool,
-    /// Taken away when the reply ends, before its connection can get another user.
-    stream: Mutex<Option<Arc<TcpStream>>>,
-}
-
 enum Stage {
     Head,
     Bytes(u64),
@@ -101,49 +83,29 @@ enum Stage {
     Failed,
 }
 
-struct Inner {
-    /// As the name system wants it: no brackets.
-    host: String,
-    port: u16,
-    /// As `Host` wants it.
-    authority: String,
-    idle: Mutex<Vec<Connection>>,
-}
-
-struct Connection {
-    stream: Arc<TcpStream>,
-    /// Received and not yet used, from `start` on.
-    input: Vec<u8>,
-    start: usize,
-    out: Vec<u8>,
-    used_at: Instant,
-}
-
 impl Pool {
     /// Connects to nobody yet. `host` is a name or an address, with or without brackets.
     pub fn new(host: &str, port: u16) -> Pool {
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Pool { inner: Arc::new(Inner { host, port, authority, idle: Mutex::default() }) }
+        Pool { peer: Arc::new(Peer::new(host, port)) }
     }
 
     /// `host:port`, as in a URL.
     pub fn authority(&self) -> &str {
-        &self.inner.authority
+        &self.peer.authority
     }
 
     /// Sends the request on a pooled connection, or a new one. The reply is then to be waited for.
     pub fn send(&self, request: &Outgoing<'_>, deadline: Deadline) -> Result<Reply, ClientError> {
-        while let Some(mut connection) = self.inner.take_idle() {
+        while let Some(mut connection) = self.peer.take_idle() {
             // Its server had closed it: the request was not taken as a whole, so that it is safe to send it again.
-            if self.inner.write(&mut connection, request, deadline)?.is_ok() {
-                return Ok(Reply::new(&self.inner, connection, request, true));
+            if self.write(&mut connection, request, deadline)?.is_ok() {
+                return Ok(Reply::new(&self.peer, connection, request, true));
             }
         }
-        let mut connection = self.inner.connect(deadline)?;
-        match self.inner.write(&mut connection, request, deadline)? {
-            Ok(()) => Ok(Reply::new(&self.inner, connection, request, false)),
-            Err(source) => Err(ClientError::Write { address: self.inner.authority.clone(), source }),
+        let mut connection = self.peer.connect(deadline)?;
+        match self.write(&mut connection, request, deadline)? {
+            Ok(()) => Ok(Reply::new(&self.peer, connection, request, false)),
+            Err(source) => Err(ClientError::Write { address: self.peer.authority.clone(), source }),
         }
     }
 
@@ -171,12 +133,43 @@ impl Pool {
 
     /// Closes connections that nobody used for a while. Called now and then, since a pool has no thread of its own.
     pub fn close_stale(&self) {
-        self.inner.idle().retain(|connection| connection.used_at.elapsed() < POOL_IDLE_TIME_MAX);
+        self.peer.close_stale();
     }
 
     /// Closes all idle connections: the server is known to be gone.
     pub fn close_idle(&self) {
-        self.inner.idle().clear();
+        self.peer.close_idle();
+    }
+
+    /// The outer error is one that another connection would not help; the inner one is of this connection.
+    fn write(
+        &self,
+        connection: &mut Connection,
+        request: &Outgoing<'_>,
+        deadline: Deadline,
+    ) -> Result<io::Result<()>, ClientError> {
+        let out = &mut connection.out;
+        out.clear();
+        if put_request_head(out, request, &self.peer.authority).is_err() {
+            let what = "the request has a character that HTTP does not allow in its head";
+            return Err(ClientError::Request { address: self.peer.authority.clone(), what });
+        }
+        let left = deadline.left();
+        let times = WriteTimes { stall: WRITE_STALL_MAX, base: left, bytes_per_second: u64::MAX };
+        let sent = if request.body.is_empty() {
+            wire::send_all(&connection.stream, &[out], &times)
+        } else if let [body] = request.body {
+            wire::send_all(&connection.stream, &[out, body], &times)
+        } else {
+            wire::send_all(&connection.stream, &[&[&out[..]], request.body].concat(), &times)
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let (address, limit) = (self.peer.authority.clone(), deadline.limit().min(WRITE_STALL_MAX));
+                Err(ClientError::Timeout { address, phase: "the request to be taken", limit })
+            }
+            sent => Ok(sent),
+        }
     }
 }
 
@@ -224,16 +217,13 @@ impl Reply {
 
     /// For another thread, to end this reply.
     pub fn canceller(&self) -> Canceller {
-        let canceller = self.canceller.get_or_init(|| {
-            let stream = Mutex::new(self.connection.as_ref().map(|connection| connection.stream.clone()));
-            Canceller { shared: Arc::new(Cancel { is_cancelled: AtomicBool::new(false), stream }) }
-        });
-        canceller.clone()
+        let stream = || self.connection.as_ref().map(|connection| connection.stream.clone());
+        self.canceller.get_or_init(|| Canceller::new(stream())).clone()
     }
 
-    fn new(pool: &Arc<Inner>, connection: Connection, request: &Outgoing<'_>, was_pooled: bool) -> Reply {
+    fn new(peer: &Arc<Peer>, connection: Connection, request: &Outgoing<'_>, was_pooled: bool) -> Reply {
         Reply {
-            pool: pool.clone(),
+            peer: peer.clone(),
             connection: Some(connection),
             head: ResponseHead::default(),
             stage: Stage::Head,
@@ -386,7 +376,7 @@ impl Reply {
     /// After an error the connection is of no use. If it was cancelled, that is the error.
     fn fail(&mut self, error: impl FnOnce(String) -> ClientError) -> ClientError {
         self.stage = Stage::Failed;
-        let address = self.pool.authority.clone();
+        let address = self.peer.authority.clone();
         match self.canceller.get() {
             Some(canceller) if canceller.is_cancelled() => ClientError::Cancelled { address },
             _ => error(address),
@@ -397,7 +387,7 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(canceller) = self.canceller.get() {
-            canceller.stream().take();
+            canceller.disarm();
             if canceller.is_cancelled() {
                 return;
             }
@@ -406,135 +396,7 @@ impl Drop for Reply {
             && self.keeps_alive
             && let Some(connection) = self.connection.take()
         {
-            self.pool.put_idle(connection);
-        }
-    }
-}
-
-impl Canceller {
-    /// Shuts the connection down; the thread that waits for the reply gets `ClientError::Cancelled`. After the reply
-    /// has ended this does nothing.
-    pub fn cancel(&self) {
-        self.shared.is_cancelled.store(true, Ordering::SeqCst);
-        if let Some(stream) = &*self.stream() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.shared.is_cancelled.load(Ordering::SeqCst)
-    }
-
-    fn stream(&self) -> MutexGuard<'_, Option<Arc<TcpStream>>> {
-        self.shared.stream.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The connection used last, if it can still be used.
-    fn take_idle(&self) -> Option<Connection> {
-        loop {
-            let connection = self.idle().pop()?;
-            let unused = connection.used_at.elapsed();
-            if unused < POOL_FRESH_TIME || (unused < POOL_IDLE_TIME_MAX && connection.is_quiet()) {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn put_idle(&self, mut connection: Connection) {
-        if connection.start != connection.input.len() {
-            return;
-        }
-        connection.input.clear();
-        connection.start = 0;
-        connection.used_at = Instant::now();
-        let mut idle = self.idle();
-        if idle.len() < POOL_IDLE_MAX {
-            idle.push(connection);
-        }
-    }
-
-    fn connect(&self, deadline: Deadline) -> Result<Connection, ClientError> {
-        let failed = |source| ClientError::Connect { address: self.authority.clone(), source };
-        let deadline = deadline.sooner(CONNECT_TIME_MAX);
-        let addresses: Vec<SocketAddr> = (&*self.host, self.port).to_socket_addrs().map_err(failed)?.collect();
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            let left = deadline.left();
-            if left.is_zero() {
-                last = io::ErrorKind::TimedOut.into();
-                break;
-            }
-            match TcpStream::connect_timeout(&address, left) {
-                Ok(stream) => return Connection::new(stream).map_err(failed),
-                Err(error) => last = error,
-            }
-        }
-        match last.kind() {
-            io::ErrorKind::TimedOut => {
-                let (address, limit) = (self.authority.clone(), deadline.limit());
-                Err(ClientError::Timeout { address, phase: "a connection", limit })
-            }
-            _ => Err(failed(last)),
-        }
-    }
-
-    /// The outer error is one that another connection would not help; the inner one is of this connection.
-    fn write(
-        &self,
-        connection: &mut Connection,
-        request: &Outgoing<'_>,
-        deadline: Deadline,
-    ) -> Result<io::Result<()>, ClientError> {
-        let out = &mut connection.out;
-        out.clear();
-        if put_request_head(out, request, &self.authority).is_err() {
-            let what = "the request has a character that HTTP does not allow in its head";
-            return Err(ClientError::Request { address: self.authority.clone(), what });
-        }
-        let left = deadline.left();
-        let times = WriteTimes { stall: WRITE_STALL_MAX, base: left, bytes_per_second: u64::MAX };
-        let sent = if request.body.is_empty() {
-            wire::send_all(&connection.stream, &[out], &times)
-        } else if let [body] = request.body {
-            wire::send_all(&connection.stream, &[out, body], &times)
-        } else {
-            wire::send_all(&connection.stream, &[&[&out[..]], request.body].concat(), &times)
-        };
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                let (address, limit) = (self.authority.clone(), deadline.limit().min(WRITE_STALL_MAX));
-                Err(ClientError::Timeout { address, phase: "the request to be taken", limit })
-            }
-            sent => Ok(sent),
-        }
-    }
-}
-
-impl Connection {
-    fn new(stream: TcpStream) -> io::Result<Connection> {
-        stream.set_nodelay(true)?;
-        let (input, out) = (Vec::with_capacity(8 * 1024), Vec::with_capacity(512));
-        Ok(Connection { stream: Arc::new(stream), input, start: 0, out, used_at: Instant::now() })
-    }
-
-    /// Neither closed nor with bytes that nobody asked for.
-    fn is_quiet(&self) -> bool {
-        wire::wait_readable(&self.stream, None, Duration::ZERO).is_ok_and(|waited| waited == Waited::TimedOut)
-    }
-
-    fn make_room(&mut self) {
-        if self.start > 0 {
-            self.input.drain(..self.start);
-            self.start = 0;
-        }
-        if self.input.len() == self.input.capacity() {
-            self.input.reserve(HEAD_BYTES_MAX);
+            self.peer.put_idle(connection);
         }
     }
 }
@@ -568,12 +430,13 @@ fn put_request_head(out: &mut Vec<u8>, request: &Outgoing<'_>, authority: &str) 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     use super::*;
     use crate::http::server::Server;
     use crate::http::testing::{PATIENCE, for_seeds, listen, paths, read_until};
+    use crate::limits::HEAD_BYTES_MAX;
 
     /// A time that runs out in a test.
     const SHORT: Duration = Duration::from_millis(100);
@@ -670,7 +533,7 @@ mod tests {
     #[test]
     fn a_connection_is_used_again_only_if_its_reply_was_read_whole() {
         let (server, pool) = server();
-        let kept = || pool.inner.idle().len();
+        let kept = || pool.peer.idle_count();
         for target in ["/ignore", "/stream", "/nothing", "/large"] {
             pool.ask(&Outgoing { target, ..GET }, soon()).expect("an answer");
             assert_eq!(kept(), 1, "{target}");
@@ -685,7 +548,7 @@ mod tests {
         assert_eq!(kept(), 0, "most of the reply is unread");
         let surplus = scripted(vec![vec![[OK, b"more"].concat()]]);
         surplus.ask(&GET, soon()).expect("an answer");
-        assert_eq!(surplus.inner.idle().len(), 0, "bytes after the reply");
+        assert_eq!(surplus.peer.idle_count(), 0, "bytes after the reply");
         pool.ask(&GET, soon()).expect("an answer");
         pool.close_stale();
         assert_eq!(kept(), 1, "it was used a moment ago");
@@ -769,7 +632,7 @@ mod tests {
         reply.read(&mut body, &patience()).expect("a body");
         drop(reply);
         late.cancel();
-        assert_eq!(pool.inner.idle().len(), 1);
+        assert_eq!(pool.peer.idle_count(), 1);
         pool.ask(&GET, soon()).expect("the connection still works");
     }
 
