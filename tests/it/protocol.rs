@@ -271,7 +271,7 @@ fn get_and_delete_are_checked_like_post() {
         let session = Session::open(address, R06);
         let id = session.id.as_str();
         let stream = "text/event-stream";
-        let cases: [(&str, Vec<(&str, &str)>, u16); 7] = [
+        let cases = [
             ("GET", vec![("Mcp-Session-Id", id)], 406),
             ("GET", vec![("Mcp-Session-Id", id), ("Accept", "application/json")], 406),
             ("GET", vec![("Accept", stream)], 400),
