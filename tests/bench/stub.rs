@@ -32,7 +32,8 @@ fn main() -> io::Result<()> {
     fs::create_dir_all(registry.join("instances"))?;
     fs::create_dir_all(registry.join("tools"))?;
 
-    let list: Arc<str> = format!(r#"{{"tools":[{}]}}"#, tools.join(",")).into();
+    let published = format!("[{}]", tools.join(","));
+    let list: Arc<str> = format!(r#"{{"tools":{published}}}"#).into();
     let mut instances = Vec::new();
     for number in 0..count {
         let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -45,7 +46,7 @@ fn main() -> io::Result<()> {
                 thread::spawn(move || serve(stream, &list));
             }
         });
-        write(&registry.join("tools").join(format!("{id}.json")), &list)?;
+        write(&registry.join("tools").join(format!("{id}.json")), &published)?;
         let file = registry.join("instances").join(format!("{id}.json"));
         instances.push(Instance { id, port, file });
     }

@@ -154,7 +154,7 @@ impl Backend {
         let tools = lock(&self.shared.tools).clone();
         let mut entry = self.entry(dcc);
         entry["tools_revision"] = json!("0123456789abcdef");
-        Registered::start(registry, entry, Some(json!({"schema": 1, "tools": tools})))
+        Registered::start(registry, entry, Some(json!(tools)))
     }
 
     /// The row of an existing adapter for this backend, its sentinel held.

@@ -266,10 +266,10 @@ fn the_gateway_tells_of_its_instances() {
     let shown = session.structured("get_dcc_instance", json!({"instance_id": maya.short()}));
     assert!(shown.to_string().contains(&maya.instance_id) && shown.to_string().contains("/shots/010.ma"), "{shown}");
 
-    let connected = session.structured("connect_to_dcc", json!({"dcc_type": "maya", "scene": "020"}));
+    let connected = session.structured("connect_to_dcc", json!({"dcc": "maya", "scene": "020"}));
     assert!(connected.to_string().contains(&other.instance_id), "{connected}");
     assert!(!connected.to_string().contains(&maya.instance_id), "{connected}");
-    let choice = session.call("connect_to_dcc", json!({"dcc_type": "maya"})).to_string();
+    let choice = session.call("connect_to_dcc", json!({"dcc": "maya"})).to_string();
     assert!(choice.contains(&maya.instance_id) && choice.contains(&other.instance_id), "a list to choose: {choice}");
     let none = session.call("get_dcc_instance", json!({"instance_id": "ffffffff"}));
     assert_eq!(none["isError"], json!(true), "{none}");
