@@ -195,7 +195,8 @@ fn a_port_that_is_taken_ends_with_exit_3() {
 fn a_foreign_holder_of_the_gateway_port_makes_a_plain_instance() {
     let world = World::new();
     let holder = TcpListener::bind(world.gateway()).expect("the gateway port");
-    let instance = world.start(Start::new());
+    let mut instance = world.launch(Start::new());
+    instance.wait_ready();
     assert!(!instance.is_gateway());
     assert_eq!(status(instance.address, "/health"), Some(200));
     drop(holder);
@@ -208,8 +209,18 @@ fn logs_go_to_rotating_files_where_asked() {
     let world = World::new();
     let logs = world.path().join("logs");
     let folder = logs.display().to_string();
-    let args =
-        ["--log-file", "--log-dir", &folder, "--log-level", "trace", "--log-max-size", "4096", "--log-max-files", "3"];
+    let args = [
+        "--log-file",
+        "true",
+        "--log-dir",
+        &folder,
+        "--log-level",
+        "trace",
+        "--log-max-size",
+        "4096",
+        "--log-max-files",
+        "3",
+    ];
     let mut instance = world.start(Start::new().args(args));
     world.wait_instances(1);
     let files = || fs::read_dir(&logs).map(|files| files.flatten().map(|file| file.path()).collect()).unwrap_or(vec![]);

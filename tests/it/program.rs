@@ -68,11 +68,15 @@ impl World {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.gateway_port))
     }
 
-    /// A process that is ready: registered, and its own port answers `/readyz`.
+    /// A process that is ready: registered, its own port answers `/readyz`, and somebody serves the gateway port.
     #[track_caller]
     pub fn start(&self, start: Start) -> Program {
+        let competes = !start.no_gateway;
         let mut program = self.launch(start);
         program.wait_ready();
+        if competes {
+            until(PATIENCE, "a gateway answers", || client::status(self.gateway(), "/health") == Some(200));
+        }
         program
     }
 

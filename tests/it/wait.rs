@@ -2,6 +2,7 @@
 //!
 //! **Bounds**: nothing here waits without an end; a poll every few milliseconds is the only pause in these tests.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 /// Long enough for anything that has no promise of its own, on a machine that is busy with other tests.
@@ -38,6 +39,11 @@ pub fn throughout(span: Duration, what: &str, mut condition: impl FnMut() -> boo
     }
 }
 
+/// Prints a figure even where the test passes, whose output is not shown otherwise.
+pub fn print(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "    {line}");
+}
+
 /// Measures what the specification promises to take less than `limit`, prints it, and lets a noisy machine try three
 /// times: a promise that is kept is kept in one of them, a mechanism that is missing is not.
 #[track_caller]
@@ -45,7 +51,7 @@ pub fn promise(what: &str, limit: Duration, mut measure: impl FnMut() -> Duratio
     let mut taken = Vec::new();
     for _ in 0..3 {
         let time = measure();
-        println!("{what}: {:.1} ms (promised: {} ms)", time.as_secs_f64() * 1e3, limit.as_millis());
+        print(&format!("{what}: {:.1} ms (promised: {} ms)", time.as_secs_f64() * 1e3, limit.as_millis()));
         if time < limit {
             return;
         }
