@@ -1,0 +1,100 @@
+// The checks of the official TypeScript SDK: `@modelcontextprotocol/sdk` (version 1) or `@modelcontextprotocol/client`
+// (version 2), whichever the first argument names. The second is the plan of `run.py`, a JSON object. Every check is one
+// line on standard output: `ok NAME` or `not ok NAME: why`.
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { pathToFileURL } from 'node:url';
+
+const PATIENCE = 15_000; // milliseconds for what has no deadline of its own
+
+const [, , name, text] = process.argv;
+const plan = JSON.parse(text);
+// The packages are below target/clients/, not beside this file.
+const require = createRequire(`${plan.modules}/`);
+const load = path => import(pathToFileURL(require.resolve(path)));
+
+async function first() {
+    const { Client } = await load('@modelcontextprotocol/sdk/client/index.js');
+    const { StreamableHTTPClientTransport } = await load('@modelcontextprotocol/sdk/client/streamableHttp.js');
+    const { ToolListChangedNotificationSchema } = await load('@modelcontextprotocol/sdk/types.js');
+    const client = new Client({ name: 'clients', version: '1' });
+    return {
+        client,
+        transport: new StreamableHTTPClientTransport(new URL(plan.url)),
+        call: (params, options) => client.callTool(params, undefined, options),
+        onChanged: note => client.setNotificationHandler(ToolListChangedNotificationSchema, note),
+    };
+}
+
+async function second() {
+    const { Client, StreamableHTTPClientTransport } = await load('@modelcontextprotocol/client');
+    const client = new Client({ name: 'clients', version: '1' });
+    return {
+        client,
+        transport: new StreamableHTTPClientTransport(new URL(plan.url)),
+        call: (params, options) => client.callTool(params, options),
+        onChanged: note => client.setNotificationHandler('notifications/tools/list_changed', note),
+    };
+}
+
+async function check(what, step) {
+    let timer;
+    const late = new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`nothing after ${PATIENCE} ms`)), PATIENCE);
+    });
+    try {
+        await Promise.race([step(), late]);
+        console.log(`ok ${what}`);
+    } catch (error) {
+        console.log(`not ok ${what}: ${String(error.message ?? error).replaceAll('\n', ' ')}`);
+    } finally {
+        clearTimeout(timer);
+    }
+}
+
+const { client, transport, call, onChanged } = name === 'sdk' ? await first() : await second();
+const changed = new Promise(resolve => onChanged(() => resolve()));
+const names = async () => (await client.listTools()).tools.map(tool => tool.name);
+
+await check('initialize', async () => {
+    await client.connect(transport);
+    assert.equal(client.getServerVersion().name, 'dcc-mcp-server');
+});
+await check('tools/list', async () => {
+    const listed = await names();
+    for (const wanted of [plan.tool, plan.count_tool, 'list_dcc_instances']) {
+        assert.ok(listed.includes(wanted), `${wanted} is not in ${listed}`);
+    }
+});
+await check('tools/call', async () => {
+    const result = await call({ name: plan.tool, arguments: plan.arguments });
+    assert.ok(!result.isError && result.content[0].text, JSON.stringify(result));
+});
+await check('structured result', async () => {
+    const result = await call({ name: plan.tool, arguments: plan.arguments });
+    for (const [key, value] of Object.entries(plan.expected)) {
+        assert.deepEqual(result.structuredContent[key], value);
+    }
+    assert.deepEqual(JSON.parse(result.content[0].text), result.structuredContent);
+});
+await check('progress callback', async () => {
+    const steps = [];
+    await call({ name: plan.count_tool, arguments: {} }, { onprogress: note => steps.push([note.progress, note.total]) });
+    assert.deepEqual(steps, [[1, 3], [2, 3], [3, 3]]);
+});
+await check('a failure is a result', async () => {
+    const result = await call({ name: plan.tool, arguments: plan.bad_arguments });
+    assert.ok(result.isError && result.content[0].text, JSON.stringify(result));
+});
+await check('an unknown tool is -32602', async () => {
+    await assert.rejects(call({ name: 'no_such_tool', arguments: {} }), error => error.code === -32602);
+});
+await check('list_changed', async () => {
+    assert.ok(!(await names()).includes(plan.new_tool));
+    const loaded = await call({ name: 'load_skill', arguments: plan.load });
+    assert.ok(!loaded.isError, JSON.stringify(loaded));
+    await changed;
+    assert.ok((await names()).includes(plan.new_tool), 'listed when the notification arrives');
+});
+await check('close', () => client.close());
+process.exit(0);

@@ -1,0 +1,44 @@
+//! Folders of the tests: fresh for each, removed at its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process};
+
+/// A folder that is gone when this value is.
+pub struct TempFolder(PathBuf);
+
+impl TempFolder {
+    pub fn new() -> TempFolder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("dcc-mcp-it-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a fresh folder below the temporary one");
+        TempFolder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes a file and the folders above it.
+pub fn write(path: &Path, text: impl AsRef<[u8]>) {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).expect("the folder of a test file");
+    }
+    fs::write(path, text).expect("a test file");
+}
+
+/// Writes a file as writers of the registry do: beside its place, then renamed over it.
+pub fn write_by_rename(path: &Path, text: impl AsRef<[u8]>) {
+    let name = path.file_name().expect("a file name").to_string_lossy();
+    let temp = path.with_file_name(format!(".{name}.tmp"));
+    write(&temp, text);
+    fs::rename(&temp, path).expect("rename over the old file");
+}

@@ -1,0 +1,168 @@
+//! Who may talk to a server: the checks of `Host` and `Origin`, and the token.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::client::{Connection, R06, Session, get};
+use crate::folder::write;
+use crate::program::{Start, World};
+use crate::skill;
+use crate::wait::{PATIENCE, until};
+
+#[test]
+fn host_and_origin_must_be_loopback_or_listed() {
+    let world = World::new();
+    let args = ["--allowed-hosts", "mcp.studio.example", "--allowed-origins", "https://tools.studio.example"];
+    let instance = world.start(Start::new().args(args));
+    world.wait_instances(1);
+    let cases: &[(&str, &str, bool)] = &[
+        ("Host", "localhost", true),
+        ("Host", "localhost:1234", true),
+        ("Host", "LOCALHOST:80", true),
+        ("Host", "127.0.0.1", true),
+        ("Host", "127.0.0.1:9", true),
+        ("Host", "[::1]:9765", true),
+        ("Host", "mcp.studio.example", true),
+        ("Host", "evil.example", false),
+        ("Host", "evil.example:9765", false),
+        ("Host", "localhost.evil.example", false),
+        ("Host", "127.0.0.1.evil.example", false),
+        ("Host", "127.0.0.1@evil.example", false),
+        ("Host", "sub.mcp.studio.example", false),
+        ("Origin", "http://localhost", true),
+        ("Origin", "http://localhost:3000", true),
+        ("Origin", "https://127.0.0.1:8443", true),
+        ("Origin", "http://[::1]:3000", true),
+        ("Origin", "https://tools.studio.example", true),
+        ("Origin", "null", false),
+        ("Origin", "http://evil.example", false),
+        ("Origin", "http://localhost.evil.example", false),
+        ("Origin", "https://tools.studio.example.evil.example", false),
+        ("Origin", "file://", false),
+        ("Origin", "", false),
+    ];
+    for address in [world.gateway(), instance.address] {
+        let session = Session::open(address, R06);
+        for (name, value, allowed) in cases {
+            for (method, path) in [("GET", "/health"), ("POST", "/mcp"), ("DELETE", "/mcp")] {
+                if method == "DELETE" && *allowed || path == "/health" && *name == "Origin" && value.is_empty() {
+                    continue;
+                }
+                let mut headers = session.headers();
+                headers.push((name, value));
+                let body = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+                let body = (method == "POST").then_some(body.as_slice());
+                let mut connection = Connection::open(address).expect("a connection");
+                let reply = connection.request(method, path, &headers, body).expect("a reply");
+                let expected = if *allowed {
+                    200
+                } else if value.contains('@') {
+                    400 // not a host at all
+                } else {
+                    403
+                };
+                assert_eq!(reply.status, expected, "{method} {path} {name}: {value:?}: {}", reply.text());
+                assert_ne!(reply.header("access-control-allow-origin"), Some("*"));
+                assert!(*allowed || reply.header("access-control-allow-origin").is_none(), "{name}: {value}");
+            }
+        }
+        assert_eq!(Session::open(address, R06).beside().post(&ping()).status, 200);
+    }
+}
+
+#[test]
+fn a_refused_origin_is_refused_before_its_body() {
+    let world = World::new();
+    let instance = world.start(Start::new());
+    let mut connection = Connection::open(instance.address).expect("a connection");
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nOrigin: http://evil.example\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nContent-Length: 1000000\r\n\r\n",
+        instance.address
+    );
+    connection.send(head.as_bytes()).expect("the head is sent");
+    let reply = connection.read_reply(PATIENCE).expect("an answer without the body");
+    assert_eq!(reply.status, 403, "{}", reply.text());
+}
+
+#[test]
+fn every_route_but_liveness_and_readiness_wants_the_token() {
+    let world = World::new();
+    skill::probe(&world.skills());
+    let tokens = world.path().join("tokens");
+    write(&tokens, "first-token-0123456789\nsecond-token-0123456789\n");
+    let (tokens_arg, skills) = (tokens.display().to_string(), world.skills().display().to_string());
+    let with_token = || Start::new().args(["--auth-token-file", &tokens_arg, "--skill-paths", &skills]);
+    let gateway = world.start(with_token());
+    until(PATIENCE, "the first process is the gateway", || gateway.is_gateway());
+    let instance = world.start(with_token().args(["--dcc", "maya", "--load-skills", "all"]));
+
+    for address in [world.gateway(), instance.address] {
+        for path in ["/health", "/readyz"] {
+            until(PATIENCE, "open to everyone", || crate::client::status(address, path) == Some(200));
+        }
+        for (authorization, status) in [
+            (None, 401),
+            (Some("Bearer wrong"), 401),
+            (Some("Bearer "), 401),
+            (Some("Bearer first-token-0123456789x"), 401),
+            (Some("Bearer first-token-012345678"), 401),
+            (Some("Basic Zmlyc3QtdG9rZW4tMDEyMzQ1Njc4OQ=="), 401),
+            (Some("first-token-0123456789"), 401),
+            (Some("Bearer first-token-0123456789"), 200),
+            (Some("bearer second-token-0123456789"), 200),
+        ] {
+            let mut headers = vec![("Accept", crate::client::ACCEPT_BOTH), ("Content-Type", "application/json")];
+            headers.extend(authorization.map(|value| ("Authorization", value)));
+            let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize",
+                "params": crate::client::initialize_params(R06)})
+            .to_string();
+            let mut connection = Connection::open(address).expect("a connection");
+            let reply = connection.request("POST", "/mcp", &headers, Some(body.as_bytes())).expect("a reply");
+            assert_eq!(reply.status, status, "{authorization:?}: {}", reply.text());
+            let challenge = reply.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer"));
+            assert_eq!(challenge, status == 401, "{authorization:?}");
+        }
+    }
+    assert_eq!(get(world.gateway(), "/instances").map(|reply| reply.status).ok(), Some(401));
+
+    let mut session = Session::open_with(world.gateway(), "/mcp", R06, Some("second-token-0123456789"));
+    let tool = format!("{}__probe_tools__echo", instance.short());
+    until(PATIENCE, "the tool is listed", || session.tool_names().contains(&tool));
+    assert_eq!(session.structured(&tool, json!({"text": "x"})), json!({"text": "x"}), "the gateway has the token too");
+    for process in [&gateway, &instance] {
+        assert!(!process.stderr().contains("token-0123456789"), "no token in a log:\n{}", process.stderr());
+    }
+
+    fs::write(&tokens, "third-token-0123456789\n").expect("the token file");
+    gateway.signal(Signal::HUP);
+    instance.signal(Signal::HUP);
+    until(PATIENCE, "the new token is read", || {
+        let headers = [("Authorization", "Bearer third-token-0123456789")];
+        let mut connection = Connection::open(world.gateway()).expect("a connection");
+        connection.request("GET", "/instances", &headers, None).is_ok_and(|reply| reply.status == 200)
+    });
+    assert_eq!(session.post(&ping()).status, 401, "the old one is no longer one");
+}
+
+#[test]
+fn a_token_of_the_client_goes_to_nobody_else() {
+    let world = World::new();
+    let _gateway = world.start(Start::new());
+    let other = crate::backend::Backend::start(
+        crate::backend::Manner::Json(json!({"content": []})),
+        vec![crate::backend::tool("go")],
+    );
+    let _entry = other.register(&world.registry(), "maya");
+    let mut session = Session::open_with(world.gateway(), "/mcp", R06, Some("of-the-client-only"));
+    let name = format!("{}__go", other.short());
+    until(PATIENCE, "the tool is listed", || session.tool_names().contains(&name));
+    session.call(&name, json!({}));
+    assert!(!other.heads().iter().any(|head| head.contains("of-the-client-only")), "{:?}", other.heads());
+}
+
+fn ping() -> serde_json::Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})
+}

@@ -1,0 +1,113 @@
+"""Servers for the scripts of `tests/` and the demonstration: started, waited for, ended by their own process ids.
+
+Standard library only. Used by `tests/clients/run.py` and `tests/bench/run.py`.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+
+PATIENCE = 20  # seconds
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def target():
+    """The build folder of cargo."""
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(port, path, timeout=2):
+    """Status and body of a GET, or (None, b"") when nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    except OSError:
+        return None, b""
+    finally:
+        connection.close()
+
+
+def until(what, condition, patience=PATIENCE):
+    """Waits until `condition` gives something true, and gives that."""
+    end = time.monotonic() + patience
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise TimeoutError(f"after {patience} s still not: {what}")
+        time.sleep(0.02)
+
+
+class World:
+    """A fresh registry folder and a free gateway port; all that was started in it ends with it."""
+
+    def __init__(self, program):
+        self.program = str(program)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="dcc-mcp-"))
+        self.registry = self.folder / "registry"
+        self.gateway_port = free_port()
+        self.processes = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, *args, **environment):
+        """Starts one process of the program and gives its instance id once it is registered."""
+        instance = str(uuid.uuid4())
+        fixed = ["--registry-dir", str(self.registry), "--gateway-port", str(self.gateway_port)]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DCC_MCP_")}
+        log = open(self.folder / f"{instance}.log", "wb")
+        with log:
+            command = [self.program, *fixed, "--instance-id", instance, *args]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean | environment)
+        self.processes.append(process)
+        entry = self.registry / "instances" / f"{instance}.json"
+
+        def registered():
+            if process.poll() is not None:
+                raise RuntimeError(f"the program ended at its start:\n{self.log(instance)}")
+            return entry.exists()
+
+        until("the instance is registered", registered)
+        return instance
+
+    def log(self, instance):
+        return (self.folder / f"{instance}.log").read_text(errors="replace")
+
+    def instances(self):
+        status, body = get(self.gateway_port, "/instances")
+        return json.loads(body)["instances"] if status == 200 else []
+
+    def wait_instances(self, count):
+        return until(f"{count} instances are listed", lambda: len(self.instances()) == count and self.instances())
