@@ -38,6 +38,8 @@ pub mod discover;
 pub mod document;
 pub mod ending;
 pub mod entry;
+#[cfg(test)]
+mod examples;
 pub mod files;
 pub mod json;
 pub mod manifest;
@@ -181,6 +183,7 @@ impl Shared {
         let on_change = lock(&self.announce);
         let new = Arc::new(lock(&self.shelf).visible(self.call_timeout));
         let old = std::mem::replace(&mut *lock(&self.tools), Arc::clone(&new));
+        new.left_out.iter().filter(|what| !old.left_out.contains(what)).for_each(|what| log::warn!("{what}"));
         if old.encoded() != new.encoded() {
             on_change(&new);
         }
@@ -253,5 +256,225 @@ impl Work for Looker {
     fn tick(&mut self) -> Duration {
         self.look();
         SKILLS_SCAN_EVERY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::skills::arguments::ArgumentRules;
+    use crate::skills::testing::Folder;
+    use crate::skills::tools::skill_tools;
+
+    struct Bench {
+        skills: Skills,
+        changes: Arc<AtomicUsize>,
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            self.skills.stop();
+        }
+    }
+
+    fn start(folder: &Folder, dcc: &str, load: Load) -> Bench {
+        let config = SkillsConfig {
+            paths: vec![folder.path().to_owned()],
+            dcc: dcc.to_owned(),
+            load,
+            call_timeout: Duration::from_secs(20),
+        };
+        let changes = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&changes);
+        let on_change = move |_: &ToolSet| {
+            seen.fetch_add(1, Ordering::SeqCst);
+        };
+        Bench { skills: Skills::start(config, Box::new(on_change)).expect("a thread can be started"), changes }
+    }
+
+    impl Bench {
+        fn names(&self) -> Vec<String> {
+            self.skills.tools().tools.iter().map(|tool| tool.tool.name.clone()).collect()
+        }
+
+        /// Calls a skill tool; its answer fits its output schema.
+        fn ask(&self, tool: &str, arguments: Value) -> Value {
+            let arguments = arguments.as_object().cloned().unwrap_or_default();
+            let result = self.skills.call_skill_tool(tool, &arguments).expect("there is such a tool");
+            if result.is_error {
+                assert_eq!(result.structured_content, None);
+                let crate::mcp::Content::Text { text } = &result.content[0];
+                return json!({"failed": text});
+            }
+            let answer = result.structured_content.expect("a success is structured");
+            let tools = skill_tools();
+            let definition = tools.iter().find(|definition| definition.name == tool).expect("it is defined");
+            let schema = definition.output_schema.as_ref().expect("it has an output schema");
+            let object = answer.as_object().expect("the answer is an object");
+            assert_eq!(ArgumentRules::of(schema.get()).check(object), Ok(()));
+            answer
+        }
+
+        fn wait_for(&self, what: impl Fn() -> bool) {
+            let started = Instant::now();
+            while !what() {
+                assert!(started.elapsed() < Duration::from_secs(10), "it did not come");
+                self.skills.rescan();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+
+    fn write_skill(folder: &Folder, name: &str, front: &str) {
+        folder.write(&format!("{name}/SKILL.md"), &format!("---\nname: {name}\n{front}\n---\n"));
+        folder.write(&format!("{name}/scripts/run.sh"), "echo hello");
+    }
+
+    #[test]
+    fn the_definitions_are_complete() {
+        let tools = skill_tools();
+        assert_eq!(tools.len(), 8);
+        for tool in tools {
+            assert!(tool.title.is_some() && tool.description.is_some() && tool.annotations.is_some(), "{}", tool.name);
+            for schema in [Some(&tool.input_schema), tool.output_schema.as_ref()] {
+                let schema = schema.expect("both schemas are there").get();
+                assert!(schema.starts_with(r#"{"type":"object""#) && !schema.contains('\n'), "{schema}");
+            }
+        }
+    }
+
+    #[test]
+    fn loading_shows_tools_and_unloading_hides_them() {
+        let folder = Folder::new();
+        write_skill(&folder, "my-mesh", "tools: [{name: run}, {name: rare, source_file: run.sh, group: more}]");
+        write_skill(&folder, "for-maya", "dcc: maya");
+        folder.write("broken/SKILL.md", "---\nname: [\n---\n");
+        let bench = start(&folder, "blender", Load::None);
+        assert_eq!(bench.names(), Vec::<String>::new());
+        assert_eq!(&bench.skills.tools().encoded()[..], b"[]");
+
+        let list = bench.ask("list_skills", json!({}));
+        assert_eq!(list["total"], 2, "{list}");
+        assert_eq!(list["skills"][0]["status"], "error");
+        assert!(
+            list["skills"][0]["reason"].as_str().is_some_and(|reason| reason.contains("broken/SKILL.md:")),
+            "{list}"
+        );
+        assert_eq!(bench.ask("list_skills", json!({"status": "unloaded"}))["skills"][0]["name"], "my-mesh");
+        assert_eq!(bench.ask("search_skills", json!({"query": "rare things"}))["skills"][0]["name"], "my-mesh");
+        assert_eq!(bench.ask("find_skills", json!({"tags": ["none"]}))["total"], 0);
+        assert!(bench.skills.why_not("run").is_some_and(|why| why.contains("call load_skill")));
+
+        let loaded = bench.ask("load_skill", json!({"skill_name": "my-mesh"}));
+        assert_eq!(loaded["newly_loaded"], json!(["my-mesh"]));
+        assert_eq!(loaded["registered_tools"], json!(["my_mesh__run"]));
+        assert_eq!((bench.names(), bench.changes.load(Ordering::SeqCst)), (vec!["my_mesh__run".to_owned()], 1));
+        let again = bench.ask("load_skill", json!({"skill_names": ["my_mesh"]}));
+        assert_eq!(again["already_loaded"], json!(["my-mesh"]));
+        assert_eq!(bench.changes.load(Ordering::SeqCst), 1, "nothing changed, nothing is told");
+
+        let tools = bench.skills.tools();
+        let tool = tools.find("run").expect("the bare name is unique");
+        assert_eq!(tool.tool.name, "my_mesh__run");
+        let cancel = Cancel::new();
+        let outcome =
+            bench.skills.call(tool, "{}", Deadline::after(Duration::from_secs(20)), &cancel, None, &mut || {});
+        let result: Value = serde_json::from_slice(&outcome.json).expect("a result is JSON");
+        assert_eq!(result["structuredContent"], json!({"success": true, "message": "hello"}));
+
+        let active = bench.ask("activate_tool_group", json!({"group": "more"}));
+        assert_eq!((&active["changed"], &active["tools"]), (&json!(true), &json!(["my_mesh__rare"])));
+        assert_eq!(bench.names(), ["my_mesh__rare", "my_mesh__run"]);
+        bench.ask("deactivate_tool_group", json!({"group": "more", "skill_name": "my-mesh"}));
+        assert_eq!((bench.names().len(), bench.changes.load(Ordering::SeqCst)), (1, 3));
+        assert_eq!(bench.ask("unload_skill", json!({"skill_name": "my-mesh"}))["unloaded"], true);
+        assert_eq!((bench.names().len(), bench.changes.load(Ordering::SeqCst)), (0, 4));
+    }
+
+    #[test]
+    fn wrong_calls_say_what_is_right() {
+        let folder = Folder::new();
+        write_skill(&folder, "a", "");
+        let bench = start(&folder, "", Load::None);
+        assert!(bench.skills.call_skill_tool("no_such_tool", &Map::new()).is_none());
+        for (tool, arguments, expected) in [
+            ("load_skill", json!({}), "load_skill: give skill_name or skill_names"),
+            ("load_skill", json!({"skill_name": "b"}), "load_skill: there is no skill \"b\"; search_skills finds"),
+            (
+                "load_skill",
+                json!({"skill_name": 1}),
+                "load_skill: the argument \"skill_name\" must be string, not number",
+            ),
+            (
+                "list_skills",
+                json!({"status": "new"}),
+                "list_skills: the argument \"status\" must be one of \"all\", \"loaded\"",
+            ),
+            ("search_skills", json!({}), "search_skills: the argument \"query\" (string) is missing"),
+            ("get_skill_info", json!({"skill_name": "b"}), "there is no skill \"b\"; list_skills names all"),
+            ("unload_skill", json!({"skill_name": " "}), "unload_skill: the argument \"skill_name\" is empty"),
+            ("activate_tool_group", json!({"group": "g"}), "activate_tool_group: no loaded skill has a group \"g\""),
+        ] {
+            let failed = bench.ask(tool, arguments);
+            assert!(failed["failed"].as_str().is_some_and(|text| text.starts_with(expected)), "{failed}");
+        }
+    }
+
+    #[test]
+    fn changes_of_folders_are_noticed() {
+        let folder = Folder::new();
+        write_skill(&folder, "a", "tools: [{name: run}]");
+        let bench = start(&folder, "", Load::Names(vec!["a".to_owned(), "late".to_owned()]));
+        assert_eq!(bench.names(), ["a__run"]);
+        write_skill(&folder, "a", "tools: [{name: run}, {name: new, source_file: run.sh}]");
+        bench.wait_for(|| bench.names() == ["a__new", "a__run"]);
+        // A mistake made while the skill is in use leaves the last good tools.
+        folder.write("a/SKILL.md", "---\nname: a\ntools: 7\n---\n");
+        bench.wait_for(|| bench.ask("list_skills", json!({}))["skills"][0]["status"] == "error");
+        assert_eq!(bench.names(), ["a__new", "a__run"]);
+        write_skill(&folder, "late", "depends: [later]");
+        bench.wait_for(|| bench.ask("list_skills", json!({}))["total"] == 2);
+        assert_eq!(bench.names(), ["a__new", "a__run"]);
+        write_skill(&folder, "later", "tools: []");
+        bench.wait_for(|| bench.names() == ["a__new", "a__run", "late__run"]);
+        std::fs::remove_dir_all(folder.path().join("a")).expect("it can be removed");
+        bench.wait_for(|| bench.names() == ["late__run"]);
+        write_skill(&folder, "a", "tools: [{name: run}]");
+        bench.wait_for(|| bench.names() == ["a__run", "late__run"]);
+    }
+
+    #[test]
+    fn everything_about_a_skill_is_told() {
+        let folder = Folder::new();
+        let front = "license: MIT\nexternal_deps: {bin: [sh, no-such-program], env_var: [{name: NO_SUCH_VARIABLE}]}\npolicy: {x: 1}\ntools: [{name: run, call_examples: [{a: 1}]}, {name: gone, source_file: gone.py}]";
+        write_skill(&folder, "a", front);
+        let bench = start(&folder, "", Load::All);
+        assert_eq!(bench.names(), ["a__run"]);
+        let about = bench.ask("get_skill_info", json!({"skill_name": "a"}));
+        assert_eq!(about["missing"], json!({"binaries": ["no-such-program"], "variables": ["NO_SUCH_VARIABLE"]}));
+        assert_eq!(
+            (&about["license"], &about["policy"], &about["status"]),
+            (&json!("MIT"), &json!({"x": 1}), &json!("loaded"))
+        );
+        assert_eq!(about["tools"][0]["call_examples"], json!([{"a": 1}]));
+        assert_eq!(about["tools"][1]["problem"], "there is no script \"gone.py\"");
+    }
+
+    #[test]
+    fn folders_that_lead_in_circles_or_nowhere_do_no_harm() {
+        let folder = Folder::new();
+        write_skill(&folder, "a", "tools: [{name: run}]");
+        for (target, link) in [(".", "a/loop"), ("..", "up"), ("a", "again"), ("nowhere", "lost"), ("itself", "itself")]
+        {
+            std::os::unix::fs::symlink(target, folder.path().join(link)).expect("a link can be made");
+        }
+        folder.write("not-a-folder", "");
+        let bench = start(&folder, "", Load::All);
+        assert_eq!(bench.names(), ["a__run"]);
     }
 }

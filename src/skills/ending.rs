@@ -89,3 +89,60 @@ pub fn step(stage: Stage, seen: Seen) -> Step {
         Stage::Killed { .. } => Step::Stay,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_stage_and_what_is_seen_in_it() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(9);
+        let why = Why::TimedOut;
+        let go = |stage, signal| Step::Go(stage, signal);
+        let finish = |kill_group, why| Step::Finish { kill_group, why };
+        let lingering = Stage::Lingering { until: later };
+        let terminating = Stage::Terminating { until: later, why };
+        let killed = Stage::Killed { until: later, why };
+        // stage, now, child gone, pipes closed, reason to stop → step
+        for (stage, at, has_exited, pipes_closed, stop, expected) in [
+            (Stage::Working, now, false, false, None, Step::Stay),
+            (Stage::Working, now, false, true, None, Step::Stay),
+            (Stage::Working, now, true, true, None, finish(false, None)),
+            (Stage::Working, now, true, false, None, go(Stage::Lingering { until: now + SCRIPT_PIPE_GRACE }, None)),
+            (
+                Stage::Working,
+                now,
+                false,
+                false,
+                Some(why),
+                go(Stage::Terminating { until: now + SCRIPT_TERM_GRACE, why }, Some(Signal::TERM)),
+            ),
+            (Stage::Working, now, true, true, Some(why), finish(true, Some(why))),
+            (lingering, now, true, false, None, Step::Stay),
+            (lingering, now, true, true, None, finish(false, None)),
+            (lingering, later, true, false, None, finish(true, None)),
+            (lingering, now, true, false, Some(Why::TimedOut), Step::Stay),
+            (lingering, now, true, false, Some(Why::TooMuchOutput), finish(true, Some(Why::TooMuchOutput))),
+            (terminating, now, false, false, Some(why), Step::Stay),
+            (terminating, now, true, false, None, Step::Stay),
+            (terminating, now, true, true, None, finish(true, Some(why))),
+            (
+                terminating,
+                later,
+                false,
+                false,
+                None,
+                go(Stage::Killed { until: later + SCRIPT_KILL_GRACE, why }, Some(Signal::KILL)),
+            ),
+            (killed, now, false, false, None, Step::Stay),
+            (killed, now, true, false, None, finish(true, Some(why))),
+            (killed, later, false, false, None, Step::GiveUp(why)),
+        ] {
+            let seen = Seen { now: at, has_exited, pipes_closed, stop };
+            assert_eq!(step(stage, seen), expected, "{stage:?} {seen:?}");
+        }
+    }
+}

@@ -62,3 +62,51 @@ fn fit(text: &str, word: &str) -> u32 {
         1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::skills::manifest;
+    use crate::skills::testing::Folder;
+
+    #[test]
+    fn names_come_before_tags_and_tags_before_descriptions() {
+        let skill = |front: &str| {
+            let folder = Folder::new();
+            manifest::parse(folder.path(), &format!("---\n{front}\n---\n")).expect("the front matter is right")
+        };
+        let skills = [
+            skill(
+                "name: mesh-tools\ndescription: Inspects geometry\ntools: [{name: inspect_obj, search_aliases: [wavefront]}]",
+            ),
+            skill(
+                "name: images\ndescription: Pictures of a mesh\ntags: [png, thumbnail]\nsearch-hint: resize, Überblick",
+            ),
+            skill("name: echo-skill\ndescription: Says things\ntools: [{name: echo, description: Says it again}]"),
+        ];
+        for (query, expected) in [
+            ("mesh", &["mesh-tools", "images"][..]),
+            ("MESH!", &["mesh-tools", "images"]),
+            ("echo", &["echo-skill"]),
+            ("wavefront", &["mesh-tools"]),
+            ("inspect", &["mesh-tools"]),
+            ("resize nothing", &["images"]),
+            ("überblick", &["images"]),
+            ("png inspect", &["mesh-tools", "images"]),
+            ("again", &["echo-skill"]),
+            ("houdini", &[]),
+            ("", &[]),
+            ("  ?! ", &[]),
+        ] {
+            let words = words(query);
+            let mut hits: Vec<(u32, &str)> = skills
+                .iter()
+                .map(|skill| (score(skill, &words), skill.name.as_str()))
+                .filter(|hit| hit.0 > 0)
+                .collect();
+            hits.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
+            let names: Vec<&str> = hits.iter().map(|hit| hit.1).collect();
+            assert_eq!(names, expected, "{query:?} {hits:?}");
+        }
+    }
+}

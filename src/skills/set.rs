@@ -51,6 +51,8 @@ pub struct SkillTool {
 #[derive(Debug, Default)]
 pub struct ToolSet {
     pub tools: Vec<Arc<SkillTool>>,
+    /// Why tools that should be here are not; for the log.
+    pub left_out: Vec<String>,
     bare: HashMap<String, Option<usize>>,
     encoded: Arc<[u8]>,
 }
@@ -58,19 +60,17 @@ pub struct ToolSet {
 impl ToolSet {
     /// A set of the given tools. Of two with the same name the first is taken.
     pub fn new(tools: Vec<Arc<SkillTool>>) -> ToolSet {
-        let mut by_name: BTreeMap<String, Arc<SkillTool>> = BTreeMap::new();
+        let (mut by_name, mut left_out) = (BTreeMap::<String, Arc<SkillTool>>::new(), Vec::new());
         for tool in tools {
-            if by_name.contains_key(&tool.tool.name) {
-                log::warn!("skill={} tool={} is left out: another tool has this name", tool.skill, tool.tool.name);
-            } else if by_name.len() >= TOOLS_PER_INSTANCE_MAX {
-                log::warn!(
-                    "skill={} tool={} is left out: more than {TOOLS_PER_INSTANCE_MAX} tools",
-                    tool.skill,
-                    tool.tool.name
-                );
-            } else {
-                by_name.insert(tool.tool.name.clone(), tool);
-            }
+            let reason = match by_name.get(&tool.tool.name) {
+                Some(first) => format!("the skill {} has a tool of the same name", first.skill),
+                None if by_name.len() >= TOOLS_PER_INSTANCE_MAX => format!("more than {TOOLS_PER_INSTANCE_MAX} tools"),
+                None => {
+                    by_name.insert(tool.tool.name.clone(), tool);
+                    continue;
+                }
+            };
+            left_out.push(format!("skill={} tool={} is left out: {reason}", tool.skill, tool.tool.name));
         }
         let tools: Vec<Arc<SkillTool>> = by_name.into_values().collect();
         let mut bare: HashMap<String, Option<usize>> = HashMap::new();
@@ -79,7 +79,7 @@ impl ToolSet {
         }
         let shown: Vec<&Tool> = tools.iter().map(|tool| &tool.tool).collect();
         let encoded = jsonrpc::to_bytes(&shown).into();
-        ToolSet { tools, bare, encoded }
+        ToolSet { tools, left_out, bare, encoded }
     }
 
     /// The tool of a full name, or of a tool's own name where only one tool has it.
@@ -164,4 +164,25 @@ fn meta_of(skill: &Skill, entry: &ToolEntry, timeout: Option<Duration>) -> Map<S
         meta.insert(META_TIMEOUT_SECS.to_owned(), timeout.as_secs().max(1).into());
     }
     meta
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_the_alphabet_and_short_enough() {
+        for (skill, tool, expected) in [
+            ("maya-geometry", "create_sphere", "maya_geometry__create_sphere"),
+            ("a", "b-c", "a__b-c"),
+            ("my skill", "büro/x", "my_skill__b_ro_x"),
+        ] {
+            assert_eq!(full_name(skill, tool), expected);
+        }
+        let (one, other) = (full_name("s", &"x".repeat(300)), full_name("s", &"x".repeat(301)));
+        assert_eq!((one.len(), other.len()), (TOOL_NAME_BYTES_MAX, TOOL_NAME_BYTES_MAX));
+        assert_ne!(one, other);
+        assert_eq!(title_of("create_sphere"), "Create sphere");
+        assert_eq!(title_of(""), "");
+    }
 }

@@ -254,3 +254,87 @@ impl Shelf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::skills::manifest;
+
+    fn found(folder: &str, front: &str) -> Found {
+        let folder = PathBuf::from(folder);
+        let skill = manifest::parse(&folder, &format!("---\n{front}\n---\n")).expect("the front matter is right");
+        Found { folder, skill: Some(Arc::new(skill)), problem: None }
+    }
+
+    fn shelf(skills: &[(&str, &str)]) -> Shelf {
+        let mut shelf = Shelf::default();
+        let skills = skills.iter().map(|(name, depends)| found(name, &format!("name: {name}\ndepends: [{depends}]")));
+        assert_eq!(shelf.replace(skills.collect()), Vec::<String>::new());
+        shelf
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_skill_depends_on_is_loaded_first() {
+        let mut shelf =
+            shelf(&[("a", "b, c"), ("b", "c"), ("c", ""), ("lost", "none"), ("x", "y"), ("y", "z"), ("z", "x")]);
+        let loaded = shelf.load(&names(&["a"])).expect("all is there");
+        assert_eq!(loaded, Loaded { newly: names(&["c", "b", "a"]), already: Vec::new() });
+        let loaded = shelf.load(&names(&["c", "A"])).expect("all is there");
+        assert_eq!(loaded, Loaded { newly: Vec::new(), already: names(&["c", "a"]) });
+        for (name, expected) in [
+            ("lost", "\"lost\" depends on the skill \"none\", which is not there"),
+            ("y", "skills depend on each other in a circle: y → z → x → y"),
+            ("q", "there is no skill \"q\"; search_skills finds by words, and there are a, b, c, lost, x, y, z"),
+        ] {
+            assert_eq!(shelf.load(&names(&["c", name])), Err(expected.to_owned()));
+        }
+        let lost = shelf.get("lost").expect("it is listed");
+        assert_eq!(shelf.status(lost), Status::Error);
+        assert_eq!(shelf.unload("c"), Err("\"c\" is needed by a, b: unload that first".to_owned()));
+        assert_eq!(shelf.unload("a"), Ok(true));
+        assert_eq!(shelf.unload("a"), Ok(false));
+        let chain: Vec<(String, String)> = (0..40).map(|i| (format!("s{i}"), format!("s{}", i + 1))).collect();
+        let mut deep = Shelf::default();
+        deep.replace(chain.iter().map(|(name, next)| found(name, &format!("name: {name}\ndepends: {next}"))).collect());
+        assert_eq!(deep.load(&names(&["s0"])), Err("\"s0\" depends on a chain of more than 32 skills".to_owned()));
+    }
+
+    #[test]
+    fn a_name_given_twice_counts_once_and_what_vanished_is_unloaded() {
+        let mut shelf = shelf(&[("a", ""), ("b", "")]);
+        shelf.load(&names(&["a", "b"])).expect("all is there");
+        let warnings = shelf.replace(vec![found("/one/a", "name: a"), found("/two/a", "name: a")]);
+        assert_eq!(warnings, ["skill \"a\" in /two/a is left out: /one/a has the same name and comes first"]);
+        let status: Vec<(String, Status)> = shelf.all().map(|found| (found.name(), shelf.status(found))).collect();
+        assert_eq!(status, [("a".to_owned(), Status::Loaded)]);
+    }
+
+    #[test]
+    fn groups_are_switched_only_where_it_is_clear() {
+        let mut shelf = Shelf::default();
+        let front =
+            |name: &str| format!("name: {name}\ngroups: [{{name: g, default-active: true}}, {{name: {name}-only}}]");
+        shelf.replace(vec![found("a", &front("a")), found("b", &front("b")), found("c", "name: c")]);
+        assert_eq!(
+            shelf.switch_group(Some("a"), "g", false),
+            Err("the skill \"a\" is not loaded: call load_skill first".to_owned())
+        );
+        shelf.load(&names(&["a", "b", "c"])).expect("all is there");
+        assert_eq!(
+            shelf.switch_group(None, "g", false),
+            Err("several skills have a group \"g\": give skill_name, one of a, b".to_owned())
+        );
+        assert_eq!(shelf.switch_group(None, "a-only", true), Ok(("a".to_owned(), true)));
+        assert_eq!(shelf.switch_group(Some("a"), "a-only", true), Ok(("a".to_owned(), false)));
+        assert_eq!(
+            shelf.switch_group(Some("a"), "none", true),
+            Err("the skill \"a\" has no group \"none\"; it has g, a-only".to_owned())
+        );
+        assert_eq!(shelf.switch_group(Some("c"), "g", true), Err("the skill \"c\" has no tool groups".to_owned()));
+        assert_eq!(shelf.switch_group(None, "zz", true), Err("no loaded skill has a group \"zz\"".to_owned()));
+    }
+}

@@ -1,0 +1,201 @@
+//! The example skills and those in `docs/skills.md` do what they say. Python and Node are needed, as for all tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::deadline::Deadline;
+use crate::skills::arguments::ArgumentRules;
+use crate::skills::child::Cancel;
+use crate::skills::testing::Folder;
+use crate::skills::{Load, Skills, SkillsConfig};
+
+/// The instance that the examples run in.
+struct Bench(Skills);
+
+impl Bench {
+    fn start(path: PathBuf) -> Bench {
+        let config = SkillsConfig {
+            paths: vec![path],
+            dcc: String::new(),
+            load: Load::All,
+            call_timeout: Duration::from_secs(60),
+        };
+        let bench = Bench(Skills::start(config, Box::new(|_| {})).expect("a thread can be started"));
+        for found in bench.ask("list_skills", json!({}))["skills"].as_array().into_iter().flatten() {
+            assert_eq!(found["status"], "loaded", "{found}");
+        }
+        bench
+    }
+
+    fn ask(&self, tool: &str, arguments: Value) -> Value {
+        let arguments = arguments.as_object().cloned().unwrap_or_default();
+        let result = self.0.call_skill_tool(tool, &arguments).expect("there is such a tool");
+        result.structured_content.expect("it worked")
+    }
+
+    fn result(&self, tool: &str, arguments: &Value) -> Value {
+        let tools = self.0.tools();
+        let tool = tools.find(tool).unwrap_or_else(|| panic!("there is no tool {tool}"));
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let outcome = self.0.call(tool, &arguments.to_string(), deadline, &Cancel::new(), None, &mut || {});
+        let result: Value = serde_json::from_slice(&outcome.json).expect("a result is JSON");
+        if let (Some(schema), false) = (&tool.tool.output_schema, outcome.is_error) {
+            let object: &Map<String, Value> = result["structuredContent"].as_object().expect("it is structured");
+            assert_eq!(ArgumentRules::of(schema.get()).check(object), Ok(()), "{}", tool.tool.name);
+        }
+        result
+    }
+
+    /// The structured content of a call that works.
+    fn call(&self, tool: &str, arguments: Value) -> Value {
+        let result = self.result(tool, &arguments);
+        assert_eq!(result.get("isError"), None, "{tool}: {result}");
+        result["structuredContent"].clone()
+    }
+
+    /// The text of a call that fails.
+    fn failure(&self, tool: &str, arguments: Value) -> String {
+        let result = self.result(tool, &arguments);
+        assert_eq!(result["isError"], true, "{tool}: {result}");
+        result["content"][0]["text"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn docs() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/docs"))
+}
+
+fn file(name: &str) -> String {
+    docs().join("examples/files").join(name).display().to_string()
+}
+
+fn start() -> Bench {
+    Bench::start(docs().join("examples/skills"))
+}
+
+#[test]
+fn a_mesh_is_inspected_converted_and_transformed() {
+    let (bench, out) = (start(), Folder::new());
+    let to = |name: &str| out.path().join(name).display().to_string();
+    let cube = bench.call("mesh_tools__inspect_obj", json!({"file": file("cube.obj")}));
+    assert_eq!((&cube["vertices"], &cube["triangles"]), (&json!(8), &json!(12)));
+    assert_eq!((&cube["materials"], &cube["bounds"]["size"]), (&json!(["painted", "metal"]), &json!([2.0, 2.0, 2.0])));
+
+    let gltf = json!({"file": file("cube.obj"), "format": "gltf", "output": to("cube.gltf")});
+    assert_eq!(bench.call("convert_obj", gltf.clone())["parts"], json!(["painted", "metal"]));
+    let written: Value =
+        serde_json::from_str(&fs::read_to_string(to("cube.gltf")).expect("it was written")).expect("JSON");
+    assert_eq!(written["asset"]["version"], "2.0");
+    let primitives = written["meshes"][0]["primitives"].as_array().expect("a mesh has primitives");
+    let indices =
+        primitives.iter().map(|part| &written["accessors"][part["indices"].as_u64().unwrap_or(999) as usize]["count"]);
+    assert_eq!(indices.filter_map(Value::as_u64).sum::<u64>(), 36);
+    for view in written["bufferViews"].as_array().into_iter().flatten() {
+        let end = view["byteOffset"].as_u64().unwrap_or(0) + view["byteLength"].as_u64().unwrap_or(0);
+        assert!(end <= written["buffers"][0]["byteLength"].as_u64().unwrap_or(0));
+    }
+    assert!(bench.failure("convert_obj", gltf).contains("is there already; set overwrite to replace it"));
+
+    bench.call("convert_obj", json!({"file": file("vase.obj"), "format": "usda", "output": to("vase.usda")}));
+    let usda = fs::read_to_string(to("vase.usda")).expect("it was written");
+    assert!(usda.starts_with("#usda 1.0\n") && usda.contains("int[] faceVertexCounts = [3, 3"), "{usda}");
+
+    let moved = json!({"file": file("cube.obj"), "output": to("big.obj"), "scale": 2.5, "place": "centre"});
+    bench.call("transform_obj", moved);
+    let big = bench.call("inspect_obj", json!({"file": to("big.obj")}));
+    assert_eq!(big["bounds"]["min"], json!([-2.5, -2.5, -2.5]));
+    assert_eq!(big["materials"], cube["materials"]);
+
+    out.write("bad.obj", "v 1 2 3\nf 1 2 3\n");
+    assert!(
+        bench
+            .failure("inspect_obj", json!({"file": to("bad.obj")}))
+            .contains("bad.obj:2: the index 2 points to nothing")
+    );
+    assert!(bench.failure("inspect_obj", json!({"file": to("none.obj")})).contains("No such file"));
+    assert!(bench.failure("inspect_obj", json!({})).contains("the argument \"file\" (string) is missing"));
+}
+
+#[test]
+fn images_are_described_averaged_and_put_on_a_sheet() {
+    let (bench, out) = (start(), Folder::new());
+    let sheet = out.path().join("sheet.png").display().to_string();
+    let (checker, gradient) = (file("textures/checker.png"), file("textures/gradient.png"));
+    let info = bench.call("image_tools__png_info", json!({"file": checker}));
+    assert_eq!(
+        (&info["width"], &info["colour_type"], &info["text"]["Title"]),
+        (&json!(64), &json!("rgb"), &json!("Checker"))
+    );
+    assert_eq!((&info["broken_chunks"], &info["gamma"]), (&json!([]), &json!(0.45455)));
+    // Half (220, 60, 40), half (245, 240, 230).
+    assert_eq!(bench.call("average_colour", json!({"file": checker}))["rgb"], json!([232.5, 150.0, 135.0]));
+    assert_eq!(bench.call("average_colour", json!({"file": gradient}))["pixels"], 48 * 32);
+    let sizes = bench.call("image_size", json!({"files": [gradient, file("cube.obj")]}));
+    assert_eq!((&sizes["images"][0]["width"], &sizes["images"][0]["format"]), (&json!(48), &json!("png")));
+    assert!(sizes["images"][1]["error"].is_string());
+
+    assert!(bench.0.tools().find("contact_sheet").is_none(), "its group is not active");
+    bench.ask("activate_tool_group", json!({"group": "write"}));
+    let made = bench.call("contact_sheet", json!({"files": [checker, gradient], "output": sheet, "size": 32}));
+    assert_eq!((&made["width"], &made["height"]), (&json!(64), &json!(32)));
+    let info = bench.call("png_info", json!({"file": sheet}));
+    assert_eq!((&info["width"], &info["height"], &info["broken_chunks"]), (&json!(64), &json!(32), &json!([])));
+    assert!(bench.failure("png_info", json!({"file": file("cube.obj")})).contains("is not a PNG file"));
+}
+
+#[test]
+fn scenes_are_reported_on() {
+    let bench = start();
+    for (name, textures, missing) in [
+        ("cube.obj", 2, "textures/brushed.png"),
+        ("cube.mtl", 2, "textures/brushed.png"),
+        ("scene.usda", 2, "./textures/grunge.exr"),
+    ] {
+        let report = bench.call("missing_textures", json!({"file": file(name)}));
+        assert_eq!((&report["textures"], &report["missing"]), (&json!(textures), &json!([missing])), "{name}");
+    }
+    let usage = bench.call("scene_report__disk_usage", json!({"folder": file("")}));
+    assert_eq!((&usage["files"], &usage["by_type"]["png"]["files"]), (&json!(6), &json!(2)));
+    assert!(bench.failure("disk_usage", json!({"folder": "/no/such/folder"})).contains("exit code 2"));
+}
+
+/// The files shown in `docs/skills.md` are skills that load, and their examples of calls work.
+#[test]
+fn the_guide_shows_skills_that_work() {
+    let guide = fs::read_to_string(docs().join("skills.md")).expect("the guide is there");
+    let folder = Folder::new();
+    let mut lines = guide.lines().peekable();
+    while let Some(line) = lines.next() {
+        let name = line.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).filter(|name| name.contains('/'));
+        if let (Some(name), true) = (name, lines.peek().is_some_and(|next| next.starts_with("```"))) {
+            lines.next();
+            let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            folder.write(name, &(text.join("\n") + "\n"));
+        }
+    }
+    let bench = Bench::start(folder.path().to_owned());
+    bench.ask("activate_tool_group", json!({"group": "more"}));
+    let mut answers = Vec::new();
+    for skill in ["clock", "greeter", "words"] {
+        let about = bench.ask("get_skill_info", json!({"skill_name": skill}));
+        for tool in about["tools"].as_array().into_iter().flatten() {
+            let example = tool["call_examples"].get(0).cloned().unwrap_or_else(|| json!({}));
+            answers.push(bench.call(tool["name"].as_str().unwrap_or_default(), example));
+        }
+    }
+    let year = answers[0]["message"].as_str().and_then(|time| time.get(..2));
+    assert_eq!(year, Some("20"));
+    assert_eq!(
+        answers[1..],
+        [json!({"greeting": "Hello, Ada!"}), json!({"words": 3}), json!({"success": true, "message": "three"})]
+    );
+}
