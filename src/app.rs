@@ -8,81 +8,39 @@
 //! **Thread**: `main` waits here for signals.
 //! Left out on purpose: every decision; they are in the parts.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use crate::app_error::AppError;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::election::{self, Candidacy, Election};
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
 use crate::front::Front;
-use crate::gateway::catalogue::{Catalogue, CatalogueSettings};
-use crate::gateway::{GatewayService, GatewaySite, meta};
-use crate::hash::fnv64_hex;
+use crate::gateway::catalogue::Catalogue;
+use crate::gateway::{GatewayService, GatewaySite};
 use crate::heartbeat::Heartbeat;
-use crate::http::server::{Server, bind};
+use crate::http::server::Server;
 use crate::hub::Hub;
-use crate::instance::{InstanceService, InstanceSite, state_of};
-use crate::logging::{self, FileConfig, LogConfig, Quoted};
+use crate::instance::state_of;
+use crate::logging::{self, Quoted};
 use crate::os::{self, Signal};
-use crate::registry::entry::Entry;
+use crate::parts::{self, HeartbeatSlot};
 use crate::registry::store::Store;
 use crate::scanner::{Scanner, Settings};
 use crate::session::State;
-use crate::skills::set::ToolSet;
-use crate::skills::{Skills, SkillsConfig};
+use crate::skills::Skills;
 use crate::status::{Check, Status};
 use crate::worker;
-
-/// Why the program could not start, or had to end. The exit codes are part of the command line's contract.
-#[derive(Debug)]
-pub enum AppError {
-    Log(String),
-    TokenFile(std::path::PathBuf, io::Error),
-    Bind(SocketAddr, io::Error),
-    NoAnswer(SocketAddr),
-    Register(String),
-    Thread(io::Error),
-    ListenerLost(SocketAddr),
-}
-
-impl AppError {
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            AppError::Log(_) | AppError::TokenFile(..) => 2,
-            AppError::Bind(..) | AppError::NoAnswer(_) | AppError::Register(_) => 3,
-            AppError::ListenerLost(_) => 4,
-            AppError::Thread(_) => 5,
-        }
-    }
-}
-
-impl fmt::Display for AppError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AppError::Log(error) => write!(f, "the log folder cannot be used: {error}; see --log-dir"),
-            AppError::TokenFile(file, error) => write!(f, "the token file {} cannot be used: {error}", file.display()),
-            AppError::Bind(address, error) => {
-                write!(f, "{address} cannot be bound: {error}; see --host and --mcp-port")
-            }
-            AppError::NoAnswer(address) => write!(f, "{address} is bound, but does not answer"),
-            AppError::Register(error) => write!(f, "cannot register: {error}; see --registry-dir"),
-            AppError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
-            AppError::ListenerLost(address) => write!(f, "the listener at {address} does not answer any more"),
-        }
-    }
-}
 
 /// Runs the server until it is told to stop.
 pub fn run(config: Config) -> Result<(), AppError> {
     let instance_id = config.instance_id.clone().unwrap_or_else(os::uuid_v4);
-    logging::start(log_config(&config, &instance_id)).map_err(|error| AppError::Log(error.to_string()))?;
+    logging::start(parts::log_config(&config, &instance_id)).map_err(|error| AppError::Log(error.to_string()))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -110,17 +68,17 @@ struct App {
 
 impl App {
     fn start(config: Config, instance_id: &str) -> Result<App, AppError> {
-        let advertised = advertised_host(&config);
-        let access = Arc::new(access(&config, &advertised)?);
+        let advertised = parts::advertised_host(&config);
+        let access = Arc::new(parts::access(&config, &advertised)?);
         let draining = Arc::new(AtomicBool::new(false));
         let store = Store::open(&config.registry_dir);
 
         // The instance: skills and their port.
         let slot = HeartbeatSlot::default();
         let instance_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
-        let skills = Arc::new(start_skills(&config, publisher(&slot, &instance_hub))?);
+        let skills = Arc::new(parts::start_skills(&config, parts::publisher(&slot, &instance_hub))?);
         instance_hub.publish(state_of(&skills.tools()));
-        let instance = serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot)?;
+        let instance = parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot)?;
         let address = instance.address();
         if !election::answers(address) {
             return Err(AppError::NoAnswer(address));
@@ -128,13 +86,13 @@ impl App {
         log::info!("event=instance address={address} instance={instance_id} dcc={}", Quoted(&config.dcc));
 
         // The registry: the list first, then the entry that points to it.
-        let entry = entry(&config, instance_id, &advertised, address.port());
-        let heartbeat = start_heartbeat(&config, &store, entry, address, &skills)?;
+        let entry = parts::entry(&config, instance_id, &advertised, address.port());
+        let heartbeat = parts::start_heartbeat(&config, &store, entry, address, &skills)?;
         let _ = slot.set(Arc::clone(&heartbeat));
 
         // The gateway, or its standby: what it would serve is kept ready all along.
         let gateway_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
-        let catalogue = start_catalogue(&config, &store, &access, &gateway_hub)?;
+        let catalogue = parts::start_catalogue(&config, &store, &access, &gateway_hub)?;
         let seen = Arc::clone(&catalogue);
         let settings = Settings { own_id: Some(instance_id.to_owned()), stale_timeout: config.stale_timeout };
         let scanner = Scanner::start(store, settings, Box::new(move |view| seen.see(view)));
@@ -198,7 +156,7 @@ impl App {
         let election = Arc::clone(election);
         vec![
             ("registry", Box::new(move || scanner.health())),
-            ("heartbeat", heartbeat_check(&self.heartbeat)),
+            ("heartbeat", parts::heartbeat_check(&self.heartbeat)),
             (
                 "catalogue",
                 Box::new(move || match catalogue.is_warm() {
@@ -266,101 +224,6 @@ impl App {
 /// Probes of the own listener that may fail in a row before the process gives itself up.
 const SILENT_PROBES_MAX: u32 = 3;
 
-type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
-
-/// What happens when the visible tools change: the list is published with the entry that points to it, and the
-/// streams are told.
-fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> Box<dyn Fn(&ToolSet) + Send + Sync> {
-    let (slot, hub) = (Arc::clone(slot), Arc::clone(hub));
-    Box::new(move |tools| {
-        if let Some(Err(error)) = slot.get().map(|heartbeat| heartbeat.set_tools(tools.encoded())) {
-            log::error!("event=tools_not_published error=\"{error}\"");
-        }
-        hub.publish(state_of(tools));
-    })
-}
-
-fn start_skills(config: &Config, on_change: Box<dyn Fn(&ToolSet) + Send + Sync>) -> Result<Skills, AppError> {
-    let skills = SkillsConfig {
-        paths: config.skill_paths.clone(),
-        dcc: config.dcc.clone(),
-        load: config.load_skills.clone(),
-        call_timeout: config.call_timeout,
-    };
-    Skills::start(skills, on_change).map_err(AppError::Thread)
-}
-
-fn start_heartbeat(
-    config: &Config,
-    store: &Store,
-    mut entry: Entry,
-    address: SocketAddr,
-    skills: &Skills,
-) -> Result<Arc<Heartbeat>, AppError> {
-    let register = |error: String| AppError::Register(error);
-    let tools = skills.tools().encoded();
-    store.publish_tools(&entry.instance_id, &tools).map_err(|error| register(error.to_string()))?;
-    entry.tools_revision = fnv64_hex(&tools);
-    let probe = Box::new(move || election::answers(address));
-    let heartbeat = Heartbeat::start(store.clone(), entry, config.heartbeat_interval, probe);
-    let heartbeat = heartbeat.map_err(|error| register(error.to_string()))?;
-    heartbeat.set_tools(tools).map_err(|error| register(error.to_string()))?;
-    Ok(Arc::new(heartbeat))
-}
-
-fn start_catalogue(
-    config: &Config,
-    store: &Store,
-    access: &Access,
-    hub: &Arc<Hub>,
-) -> Result<Arc<Catalogue>, AppError> {
-    let settings = CatalogueSettings {
-        store: store.clone(),
-        own_tools: meta::own_tools(),
-        own_tools_only: config.own_tools_only,
-        token: access.own_token(),
-    };
-    Catalogue::start(settings, Arc::clone(hub)).map_err(AppError::Thread)
-}
-
-fn entry(config: &Config, instance_id: &str, advertised: &str, port: u16) -> Entry {
-    let mut entry = Entry::of_this_process(instance_id.to_owned(), advertised.to_owned(), port);
-    entry.dcc_type.clone_from(&config.dcc);
-    entry.server_name.clone_from(&config.server_name);
-    entry.version.clone_from(&config.dcc_version);
-    entry.scene.clone_from(&config.scene);
-    entry.display_name.clone_from(&config.display_name);
-    entry
-}
-
-/// `--advertise-host`, else the address bound if it is a specific one, else our own on the way to the network.
-fn advertised_host(config: &Config) -> String {
-    let bound = || (!config.host.is_unspecified()).then(|| config.host.to_string());
-    let outward = || os::outward_address().map(|address| address.to_string());
-    let host = config.advertise_host.clone().or_else(bound).or_else(outward).or_else(os::hostname);
-    host.unwrap_or_else(|| "127.0.0.1".to_owned())
-}
-
-fn access(config: &Config, advertised: &str) -> Result<Access, AppError> {
-    let mut hosts = config.allowed_hosts.clone();
-    if !hosts.is_empty() {
-        hosts.push(advertised.to_owned());
-    }
-    Access::new(config.host, hosts, config.allowed_origins.clone(), config.auth_token_file.clone())
-        .map_err(|error| AppError::TokenFile(config.auth_token_file.clone().unwrap_or_default(), error))
-}
-
-fn log_config(config: &Config, instance_id: &str) -> LogConfig {
-    let name = format!("dcc-mcp-server.{}", crate::gateway::names::short(instance_id));
-    let file = FileConfig {
-        folder: config.log_dir.clone(),
-        name,
-        bytes_max: config.log_max_size,
-        files_max: config.log_max_files,
-    };
-    LogConfig { level: config.log_level, file: config.log_file.then_some(file) }
-}
-
 /// The first signal asked us to stop; the second is not to be argued with.
 fn end_at_second_signal(signals: Receiver<Signal>) {
     let watch = move || {
@@ -373,33 +236,4 @@ fn end_at_second_signal(signals: Receiver<Signal>) {
     if let Err(error) = worker::spawn("second-signal", watch) {
         log::warn!("event=second_signal_not_watched error=\"{error}\"");
     }
-}
-
-fn serve_instance(
-    config: &Config,
-    access: &Arc<Access>,
-    draining: &Arc<AtomicBool>,
-    skills: &Arc<Skills>,
-    hub: &Arc<Hub>,
-    heartbeat: &HeartbeatSlot,
-) -> Result<Server, AppError> {
-    let service = Arc::new(InstanceService::new(Arc::clone(skills)));
-    let heartbeat = Arc::clone(heartbeat);
-    let registered: Check = (
-        "registered",
-        Box::new(move || heartbeat.get().map_or(Err("not registered yet".to_owned()), |heartbeat| heartbeat.health())),
-    );
-    let site = InstanceSite {
-        endpoint: Endpoint::new(service, Arc::clone(hub), config.server_name.clone(), config.call_timeout),
-        status: Status::new(vec![registered], Arc::clone(draining)),
-    };
-    let address = SocketAddr::new(config.host, config.mcp_port);
-    let listener = bind(address).map_err(|error| AppError::Bind(address, error))?;
-    let front = Arc::new(Front { access: Arc::clone(access), site });
-    Server::start("instance", listener, config.max_connections, front).map_err(|error| AppError::Bind(address, error))
-}
-
-fn heartbeat_check(heartbeat: &Arc<Heartbeat>) -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
-    let heartbeat = Arc::clone(heartbeat);
-    Box::new(move || heartbeat.health())
 }

@@ -12,11 +12,12 @@
 
 pub mod access;
 pub mod calls;
+pub mod media;
 pub mod outlet;
+pub mod service;
 
 use std::borrow::Cow;
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -25,62 +26,17 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
-use crate::endpoint::calls::{CallTable, Ticket};
-use crate::endpoint::outlet::{Outlet, Progress, SSE_HEADERS};
+use crate::endpoint::calls::CallTable;
+use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
+use crate::endpoint::service::{Answer, Failure, Payload, Service, ToolCall};
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
 use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::{CallToolResult, Revision};
-use crate::session::{ClientCapabilities, EndedSessions, Session, State};
-
-/// What is served: the tools of one instance, or of all.
-pub trait Service: Send + Sync + 'static {
-    /// Marks of the lists as they are now.
-    fn state(&self) -> State;
-
-    /// The result of `tools/list`, encoded.
-    fn list_tools(&self) -> Result<Arc<[u8]>, ErrorObject>;
-
-    /// Runs a tool and waits for its result.
-    fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
-
-    /// What an agent should know before it begins.
-    fn instructions(&self) -> &str;
-}
-
-/// One `tools/call`, with the parts of it that a service may look at.
-pub struct ToolCall<'a> {
-    pub name: Cow<'a, str>,
-    /// The name as JSON text inside `params`, to be replaced there.
-    pub name_text: &'a str,
-    pub params: &'a str,
-    pub arguments: Option<&'a str>,
-    /// The progress token as JSON text inside `params`.
-    pub progress_token: Option<&'a RawValue>,
-    pub ticket: &'a Ticket<'a>,
-    pub deadline: Deadline,
-}
-
-/// The answer to a request: the JSON text of `result`, or why there is none.
-pub type Answer = Result<Payload, Failure>;
-
-/// JSON text on its way through.
-pub enum Payload {
-    Owned(Vec<u8>),
-    Shared(Arc<[u8]>),
-    /// A part of what an instance answered.
-    Part(Vec<u8>, Range<usize>),
-}
-
-pub enum Failure {
-    /// The JSON text of the `error` member.
-    Error(Payload),
-    /// The client took the call back, or is gone: there is nobody to answer.
-    Cancelled,
-}
+use crate::mcp::Revision;
+use crate::session::{ClientCapabilities, EndedSessions, Session};
 
 pub struct Endpoint {
     pub service: Arc<dyn Service>,
@@ -164,6 +120,7 @@ impl Endpoint {
             Method::Delete => match self.session(request) {
                 Ok(session) => {
                     self.ended.end(session);
+                    self.hub.end(session.key);
                     exchange.respond(204, headers, &[])
                 }
                 Err(refused) => respond_refused(exchange, headers, None, &refused),
@@ -177,8 +134,8 @@ impl Endpoint {
             Ok(body) => body,
             Err(refusal) => return exchange.refuse(&refusal),
         };
-        if let Err(refused) = check_media_types(request) {
-            return respond_refused(exchange, headers, None, &refused);
+        if let Err((status, error)) = media::check(request) {
+            return respond_refused(exchange, headers, None, &Refused(status, error));
         }
         match jsonrpc::parse(&body) {
             Err(error) => respond_refused(exchange, headers, None, &Refused(400, error)),
@@ -347,7 +304,7 @@ impl Endpoint {
 
     /// The GET stream of a session: what changes in the lists.
     fn follow(&self, request: &RequestHead, exchange: &mut Exchange<'_>, headers: &[(&str, &str)]) -> io::Result<()> {
-        if !accepts(request, "text/event-stream") {
+        if !media::accepts(request, "text/event-stream") {
             let error = ErrorObject::new(INVALID_REQUEST, "a stream is opened with \"Accept: text/event-stream\"");
             return respond_refused(exchange, headers, None, &Refused(406, error));
         }
@@ -396,37 +353,6 @@ impl Endpoint {
     }
 }
 
-impl Payload {
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Payload::Owned(bytes) => bytes,
-            Payload::Shared(bytes) => bytes,
-            Payload::Part(bytes, range) => &bytes[range.clone()],
-        }
-    }
-}
-
-impl From<ErrorObject> for Failure {
-    fn from(error: ErrorObject) -> Failure {
-        Failure::Error(Payload::Owned(jsonrpc::to_bytes(&error)))
-    }
-}
-
-impl ToolCall<'_> {
-    pub fn progress(&self) -> Progress {
-        Progress::new(self.progress_token)
-    }
-}
-
-/// A result of our own as an answer.
-pub fn encoded(result: &CallToolResult) -> Payload {
-    Payload::Owned(jsonrpc::to_bytes(result))
-}
-
-pub fn unknown_tool(name: &str) -> ErrorObject {
-    ErrorObject::invalid_params(format!("unknown tool: {name}; tools/list shows what there is"))
-}
-
 /// Answers a method that the route does not take.
 pub fn method_not_allowed(exchange: &mut Exchange<'_>, headers: &[(&str, &str)], allow: &str) -> io::Result<()> {
     let body = json!({"error": {"code": "method_not_allowed", "message": format!("this route takes {allow}")}});
@@ -466,34 +392,6 @@ fn respond_refused(
     let mut all = vec![("Content-Type", "application/json")];
     all.extend_from_slice(headers);
     exchange.respond(*status, &all, &[&jsonrpc::error(id, error)])
-}
-
-fn check_media_types(request: &RequestHead) -> Result<(), Refused> {
-    let content_type = request.header("content-type").unwrap_or_default();
-    if !media_type(content_type).eq_ignore_ascii_case("application/json") {
-        let error = ErrorObject::new(INVALID_REQUEST, "send the message with \"Content-Type: application/json\"");
-        return Err(Refused(415, error));
-    }
-    if !accepts(request, "application/json") || !accepts(request, "text/event-stream") {
-        let text = "send \"Accept: application/json, text/event-stream\": an answer may come as either";
-        return Err(Refused(406, ErrorObject::new(INVALID_REQUEST, text)));
-    }
-    Ok(())
-}
-
-/// Whether `Accept` lists a media type, by name or by a range that covers it (RFC 9110, section 12.5.1).
-fn accepts(request: &RequestHead, wanted: &str) -> bool {
-    let family = wanted.split('/').next().unwrap_or_default();
-    let listed = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
-    listed.flat_map(|(_, value)| value.split(',')).map(media_type).any(|range| {
-        range.eq_ignore_ascii_case(wanted)
-            || range == "*/*"
-            || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
-    })
-}
-
-fn media_type(value: &str) -> &str {
-    value.split(';').next().unwrap_or_default().trim()
 }
 
 fn read_params<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {

@@ -9,9 +9,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
+
 use crate::endpoint::access::Access;
 use crate::http::head::{Method, RequestHead};
-use crate::http::server::{Exchange, Handler};
+use crate::http::server::{Exchange, Handler, Refusal};
+use crate::jsonrpc;
 use crate::logging::{self, Quoted};
 use crate::metrics::{self, Route};
 
@@ -66,13 +69,20 @@ impl<S: Site> Front<S> {
         }
         let public = matches!(route, Route::Health | Route::Readyz);
         if !public && let Err(refusal) = self.access.check_token(request) {
-            return exchange.refuse(&refusal);
+            return unauthorized(exchange, &refusal);
         }
         match origin {
             Some(origin) => self.site.serve(route, request, exchange, &allowed(origin)),
             None => self.site.serve(route, request, exchange, &[]),
         }
     }
+}
+
+/// 401 names the scheme that is wanted (RFC 6750, section 3).
+fn unauthorized(exchange: &mut Exchange<'_>, refusal: &Refusal) -> io::Result<()> {
+    let body = json!({"error": {"code": refusal.code, "message": refusal.message}});
+    let headers = [("Content-Type", "application/json"), ("WWW-Authenticate", "Bearer realm=\"dcc-mcp-server\"")];
+    exchange.respond(refusal.status, &headers, &[&jsonrpc::to_bytes(&body)])
 }
 
 /// For a page of an allowed origin: it may read the answer and its session id (Fetch standard, CORS).

@@ -8,7 +8,10 @@ pub mod catalogue;
 pub mod meta;
 pub mod names;
 pub mod proxy;
+pub mod snapshot;
 pub mod upstream;
+pub mod upstream_error;
+pub mod waiting;
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +19,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::endpoint::outlet::Outlet;
-use crate::endpoint::{Answer, Endpoint, Service, ToolCall, encoded, method_not_allowed, unknown_tool};
+use crate::endpoint::service::{Answer, Service, ToolCall, encoded, unknown_tool};
+use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
 use crate::gateway::catalogue::Catalogue;
 use crate::gateway::proxy::Passage;

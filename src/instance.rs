@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
+use crate::endpoint::Endpoint;
 use crate::endpoint::outlet::Outlet;
-use crate::endpoint::{Answer, Endpoint, Payload, Service, ToolCall, encoded, unknown_tool};
+use crate::endpoint::service::{Answer, Payload, Service, ToolCall, encoded, unknown_tool};
 use crate::front::Site;
 use crate::hash::fnv64;
 use crate::http::head::RequestHead;

@@ -33,4 +33,7 @@ pub mod instance;
 
 pub mod config;
 
+pub mod app_error;
+pub mod parts;
+
 pub mod app;

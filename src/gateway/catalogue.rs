@@ -3,23 +3,19 @@
 //! The scanner's views come in; a changed tool list is read from the registry, or asked for over HTTP where an instance
 //! publishes none. Then a new snapshot is put in place, and only after that the change is told to the streams.
 //!
-//! **Invariant**: no request waits for an instance here. Order and names depend on the registry alone, so that every
-//! replica answers the same bytes: the gateway's own tools, then by application type, instance, tool.
+//! **Invariant**: no request waits for an instance here.
 //! **Thread**: `catalogue` owns the builder; `fetch-*` threads ask instances and report back.
 //! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a time, `WARM_UP_MAX`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value};
-
 use crate::deadline::Deadline;
 use crate::gateway::names;
+use crate::gateway::snapshot::{RawTool, Snapshot, Told, tool_name};
 use crate::gateway::upstream::Upstream;
-use crate::hash::fnv64;
 use crate::hub::Hub;
 use crate::jsonrpc;
 use crate::limits::{
@@ -27,35 +23,9 @@ use crate::limits::{
     WORKER_STOP_MAX,
 };
 use crate::metrics;
-use crate::registry::entry::Status;
 use crate::registry::store::Store;
 use crate::registry::{Instance, View};
-use crate::session::State;
 use crate::worker::{self, Work, Worker};
-
-/// All that a request needs, as of one moment.
-pub struct Snapshot {
-    /// By application type, then id.
-    pub members: Vec<Arc<Member>>,
-    routes: HashMap<String, Route>,
-    /// The result of `tools/list`, encoded.
-    pub tools: Arc<[u8]>,
-    pub state: State,
-    /// Every instance of the first view has told its tools, or failed to.
-    complete: bool,
-}
-
-/// One live instance and how to reach it.
-pub struct Member {
-    pub upstream: Arc<Upstream>,
-    /// Published names of its tools with the names it knows them by.
-    pub tools: Vec<(String, String)>,
-}
-
-struct Route {
-    upstream: Arc<Upstream>,
-    tool: String,
-}
 
 /// Where the snapshot is kept.
 pub struct Catalogue {
@@ -74,9 +44,6 @@ pub struct CatalogueSettings {
     /// For instances of our own kind.
     pub token: Option<String>,
 }
-
-/// A tool as an instance told it: members by name, values as they were written.
-pub type RawTool = BTreeMap<String, Box<RawValue>>;
 
 /// The warm-up is over and the registry has not been read even once.
 #[derive(Debug)]
@@ -97,7 +64,7 @@ enum Order {
 impl Catalogue {
     pub fn start(settings: CatalogueSettings, hub: Arc<Hub>) -> io::Result<Arc<Catalogue>> {
         let catalogue = Arc::new(Catalogue {
-            current: Mutex::new(Arc::new(Snapshot::build(&settings, &[], false))),
+            current: Mutex::new(Arc::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false))),
             completed: Condvar::new(),
             since: Instant::now(),
             worker: OnceLock::new(),
@@ -162,124 +129,6 @@ impl Catalogue {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         self.completed.notify_all();
     }
-}
-
-impl Snapshot {
-    /// The instance and its own name for a published tool.
-    pub fn route(&self, published: &str) -> Option<(&Arc<Upstream>, &str)> {
-        self.routes.get(published).map(|route| (&route.upstream, route.tool.as_str()))
-    }
-
-    /// The members whose id begins with `prefix`.
-    pub fn by_prefix(&self, prefix: &str) -> Vec<&Arc<Member>> {
-        let prefix = prefix.to_ascii_lowercase();
-        let begins = |member: &&Arc<Member>| member.id().to_ascii_lowercase().starts_with(&prefix);
-        self.members.iter().filter(begins).collect()
-    }
-
-    /// The members of an application type (`None`: of every type).
-    pub fn by_type(&self, dcc: Option<&str>) -> impl Iterator<Item = &Arc<Member>> {
-        self.members.iter().filter(move |member| dcc.is_none_or(|dcc| member.dcc_type().eq_ignore_ascii_case(dcc)))
-    }
-
-    fn build(settings: &CatalogueSettings, instances: &[Told<'_>], complete: bool) -> Snapshot {
-        let mut listed: Vec<&RawTool> = settings.own_tools.iter().collect();
-        let mut published = Vec::new();
-        let mut routes = HashMap::new();
-        let mut members = Vec::new();
-        for told in instances {
-            let named = publish(told, &mut routes);
-            let tools = named.iter().map(|(name, tool, _)| (name.clone(), tool.clone())).collect();
-            members.push(Arc::new(Member { upstream: Arc::clone(told.upstream), tools }));
-            published.extend(named.into_iter().map(|(_, _, raw)| raw));
-        }
-        if !settings.own_tools_only {
-            listed.extend(&published);
-        }
-        let array = jsonrpc::to_bytes(&listed);
-        let state = State { tools: fnv64(&array) as u32, ..State::default() };
-        Snapshot { members, routes, tools: [br#"{"tools":"#, array.as_slice(), b"}"].concat().into(), state, complete }
-    }
-}
-
-impl Member {
-    pub fn id(&self) -> &str {
-        &self.upstream.instance.entry.instance_id
-    }
-
-    pub fn dcc_type(&self) -> &str {
-        self.upstream.instance.dcc()
-    }
-
-    /// Whether it answers the skill tools: instances of ours do, and the adapters whose rows are in `services.json`.
-    pub fn has_skills(&self) -> bool {
-        self.upstream.instance.entry.status != Status::Draining
-    }
-
-    /// Lower is better for new work.
-    pub fn load_rank(&self) -> u8 {
-        match self.upstream.instance.entry.status {
-            Status::Available => 0,
-            Status::Busy => 1,
-            Status::Draining | Status::Other(_) => 2,
-        }
-    }
-
-    /// As `/instances` and `list_dcc_instances` show it.
-    pub fn to_json(&self) -> Value {
-        let instance = &self.upstream.instance;
-        let mut shown = serde_json::to_value(&*instance.entry).unwrap_or_default();
-        shown["dcc_type"] = instance.dcc().into();
-        shown["short_id"] = names::short(self.id()).into();
-        shown["in_flight"] = self.upstream.in_flight().into();
-        shown["tools"] = self.tools.len().into();
-        shown
-    }
-}
-
-/// An instance with its tools, on the way into a snapshot.
-struct Told<'b> {
-    upstream: &'b Arc<Upstream>,
-    tools: &'b [RawTool],
-}
-
-/// Names the tools of one instance, sorted by their own names, and enters their routes.
-fn publish(told: &Told<'_>, routes: &mut HashMap<String, Route>) -> Vec<(String, String, RawTool)> {
-    let entry = &told.upstream.instance.entry;
-    let mut tools: Vec<(String, &RawTool)> =
-        told.tools.iter().filter_map(|tool| Some((tool_name(tool)?, tool))).collect();
-    tools.sort_by(|left, right| left.0.cmp(&right.0));
-    let originals: Vec<&str> = tools.iter().map(|(name, _)| name.as_str()).collect();
-    let names = names::publish(&names::short(&entry.instance_id), &originals);
-    let mut published = Vec::new();
-    for ((original, tool), name) in tools.iter().zip(names) {
-        let Some(mut name) = name else { continue };
-        if routes.contains_key(&name) {
-            name = names::beside(&entry.instance_id, &name, original);
-        }
-        let route = Route { upstream: Arc::clone(told.upstream), tool: original.clone() };
-        routes.insert(name.clone(), route);
-        published.push((name.clone(), original.clone(), renamed(tool, &name, original, &told.upstream.instance)));
-    }
-    published
-}
-
-/// The tool under its published name; where it comes from is told in `_meta`.
-fn renamed(tool: &RawTool, published: &str, original: &str, instance: &Instance) -> RawTool {
-    let mut tool = tool.clone();
-    let meta = tool.get("_meta").and_then(|meta| serde_json::from_str(meta.get()).ok());
-    let mut meta: Map<String, Value> = meta.unwrap_or_default();
-    meta.insert("io.dcc-mcp/tool".to_owned(), original.into());
-    meta.insert("io.dcc-mcp/instance".to_owned(), instance.entry.instance_id.as_str().into());
-    meta.insert("io.dcc-mcp/dcc".to_owned(), instance.dcc().into());
-    for (member, value) in [("name", to_raw_value(published)), ("_meta", to_raw_value(&meta))] {
-        tool.insert(member.to_owned(), value.expect("strings and maps of strings encode"));
-    }
-    tool
-}
-
-fn tool_name(tool: &RawTool) -> Option<String> {
-    serde_json::from_str(tool.get("name")?.get()).ok()
 }
 
 /// Tells one life of an instance from the next: a restart under the same id is another upstream.
@@ -406,7 +255,8 @@ impl Builder {
             .map(|known| Told { upstream: &known.upstream, tools: &known.tools })
             .collect();
         self.complete = self.complete || (view.complete && self.known.values().all(|known| known.answered));
-        let snapshot = Snapshot::build(&self.settings, &told, self.complete);
+        let CatalogueSettings { own_tools, own_tools_only, .. } = &self.settings;
+        let snapshot = Snapshot::build(own_tools, *own_tools_only, &told, self.complete);
         metrics::instances(view.instances.iter().map(|instance| instance.dcc()));
         metrics::TOOLS.set(snapshot.routes.len() as i64);
         let state = snapshot.state;

@@ -16,8 +16,9 @@ use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
-use crate::gateway::catalogue::{Catalogue, Member, RawTool, Snapshot};
+use crate::gateway::catalogue::Catalogue;
 use crate::gateway::names;
+use crate::gateway::snapshot::{Member, RawTool, Snapshot};
 use crate::jsonrpc;
 use crate::limits::{FAN_OUT_THREADS_MAX, FAN_OUT_TIME_MAX};
 use crate::mcp::{CallToolResult, Tool, ToolAnnotations};

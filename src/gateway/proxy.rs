@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::deadline::Deadline;
-use crate::gateway::catalogue::{Member, Snapshot};
+use crate::gateway::snapshot::{Member, Snapshot};
 use crate::http::client::{Outgoing, Patience, Reply, Wake};
 use crate::http::client_error::ClientError;
 use crate::http::head::{Method, RequestHead};

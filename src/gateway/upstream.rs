@@ -9,8 +9,6 @@
 //! **Bounds**: `POOL_IDLE_MAX`, `BODY_BYTES_MAX`, the deadline.
 //! Left out on purpose: answering requests of instances to clients; we declare no capability that would allow them any.
 
-use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,9 +19,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
-use crate::endpoint::outlet::{Outlet, Progress};
-use crate::endpoint::{Answer, Failure, Payload, ToolCall};
-use crate::http::client::{Outgoing, Patience, Pool, Reply, Wake};
+use crate::endpoint::outlet::Outlet;
+use crate::endpoint::service::{Answer, Failure, Payload, ToolCall};
+use crate::gateway::upstream_error::UpstreamError;
+use crate::gateway::waiting::{Client, NoClient, Waiting};
+use crate::http::client::{Outgoing, Pool, Reply, Wake};
 use crate::http::client_error::ClientError;
 use crate::http::sse::Decoder;
 use crate::jsonrpc::{self, Message};
@@ -54,19 +54,6 @@ struct Link {
 struct UpstreamSession {
     id: Option<String>,
     revision: String,
-}
-
-/// Why an instance gave no answer. `Display` says what to do about it.
-#[derive(Debug)]
-pub enum UpstreamError {
-    Http(ClientError),
-    /// It answered with another status than MCP has for this.
-    Status(u16),
-    /// What it answered is no response to the request.
-    NotMcp(&'static str),
-    /// It refused the handshake.
-    Refused(String),
-    Cancelled,
 }
 
 #[derive(Deserialize)]
@@ -393,60 +380,6 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// Who waits for an instance, and what they are told meanwhile.
-trait Waiting {
-    fn patience(&self, deadline: Deadline) -> Patience<'_>;
-    fn woken(&mut self, wake: &Wake) -> Result<(), UpstreamError>;
-    fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()>;
-}
-
-/// The gateway itself waits.
-struct NoClient;
-
-impl Waiting for NoClient {
-    fn patience(&self, deadline: Deadline) -> Patience<'_> {
-        Patience { deadline, tick: None, watched: None }
-    }
-
-    fn woken(&mut self, _: &Wake) -> Result<(), UpstreamError> {
-        Ok(())
-    }
-
-    fn relay(&mut self, _: &str, _: Option<&str>, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A client waits, whose connection may break off and must not fall silent.
-struct Client<'o, 'x, 'c> {
-    outlet: &'o mut Outlet<'x, 'c>,
-    progress: Progress,
-}
-
-impl Waiting for Client<'_, '_, '_> {
-    fn patience(&self, deadline: Deadline) -> Patience<'_> {
-        Patience { deadline, tick: Some(self.outlet.keep_alive_due()), watched: self.outlet.socket() }
-    }
-
-    fn woken(&mut self, wake: &Wake) -> Result<(), UpstreamError> {
-        match wake {
-            Wake::Ready => Ok(()),
-            Wake::Tick => self.outlet.keep_alive(&mut self.progress).map_err(|_| UpstreamError::Cancelled),
-            Wake::WatchedGone => Err(UpstreamError::Cancelled),
-        }
-    }
-
-    fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()> {
-        if method != "notifications/progress" {
-            return self.outlet.notify(message);
-        }
-        match params.and_then(|params| self.progress.relay(params)) {
-            Some(message) => self.outlet.notify(&message),
-            None => Ok(()),
-        }
-    }
-}
-
 impl Response {
     /// Whether the tool says that it failed. Looked for in the text's last bytes only, where writers put it: for the
     /// metric alone, and parsing every result for it would cost more than it tells.
@@ -454,32 +387,6 @@ impl Response {
         let result = &self.text[self.part.clone()];
         let tail = &result[result.len().saturating_sub(64)..];
         tail.windows(14).any(|window| window == br#""isError":true"#)
-    }
-}
-
-impl From<ClientError> for UpstreamError {
-    fn from(error: ClientError) -> UpstreamError {
-        UpstreamError::Http(error)
-    }
-}
-
-impl fmt::Display for UpstreamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UpstreamError::Http(ClientError::Timeout { limit, .. }) => write!(
-                f,
-                "no answer within {} s; the call was cancelled. The application may be busy or hung: look at it, or use another instance (list_dcc_instances)",
-                limit.as_secs_f32()
-            ),
-            UpstreamError::Http(error) => write!(
-                f,
-                "{error}; it may have ended or be restarting, and the call may have run in part. list_dcc_instances shows what is live"
-            ),
-            UpstreamError::Status(status) => write!(f, "answered with HTTP status {status}; see its log"),
-            UpstreamError::NotMcp(what) => write!(f, "{what}; see its log"),
-            UpstreamError::Refused(message) => write!(f, "{message}"),
-            UpstreamError::Cancelled => write!(f, "the call was cancelled"),
-        }
     }
 }
 

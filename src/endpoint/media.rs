@@ -1,0 +1,36 @@
+//! Media types of the MCP endpoint: what a client sends, and what it says it takes.
+//!
+//! **Invariant**: an answer may be JSON or an event stream, so that a POST must accept both (transports, sending).
+//! Left out on purpose: quality values; whoever lists a type takes it.
+
+use crate::http::head::RequestHead;
+use crate::jsonrpc::{ErrorObject, INVALID_REQUEST};
+
+/// 415 or 406 with the reason, unless the message is JSON and both forms of an answer are taken.
+pub fn check(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
+    let content_type = request.header("content-type").unwrap_or_default();
+    if !media_type(content_type).eq_ignore_ascii_case("application/json") {
+        let error = ErrorObject::new(INVALID_REQUEST, "send the message with \"Content-Type: application/json\"");
+        return Err((415, error));
+    }
+    if !accepts(request, "application/json") || !accepts(request, "text/event-stream") {
+        let text = "send \"Accept: application/json, text/event-stream\": an answer may come as either";
+        return Err((406, ErrorObject::new(INVALID_REQUEST, text)));
+    }
+    Ok(())
+}
+
+/// Whether `Accept` lists a media type, by name or by a range that covers it (RFC 9110, section 12.5.1).
+pub fn accepts(request: &RequestHead, wanted: &str) -> bool {
+    let family = wanted.split('/').next().unwrap_or_default();
+    let listed = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    listed.flat_map(|(_, value)| value.split(',')).map(media_type).any(|range| {
+        range.eq_ignore_ascii_case(wanted)
+            || range == "*/*"
+            || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
+    })
+}
+
+fn media_type(value: &str) -> &str {
+    value.split(';').next().unwrap_or_default().trim()
+}

@@ -1,0 +1,154 @@
+//! Builds the parts of the program from its configuration, one function a part; `app.rs` puts them together.
+//!
+//! **Invariant**: with `app.rs`, the only code that sees `Config`; a part is given its own few parameters.
+//! **Thread**: `main`.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use crate::app_error::AppError;
+use crate::config::Config;
+use crate::election;
+use crate::endpoint::Endpoint;
+use crate::endpoint::access::Access;
+use crate::front::Front;
+use crate::gateway::catalogue::{Catalogue, CatalogueSettings};
+use crate::gateway::meta;
+use crate::hash::fnv64_hex;
+use crate::heartbeat::Heartbeat;
+use crate::http::server::{Server, bind};
+use crate::hub::Hub;
+use crate::instance::{InstanceService, InstanceSite, state_of};
+use crate::logging::{FileConfig, LogConfig};
+use crate::os;
+use crate::registry::entry::Entry;
+use crate::registry::store::Store;
+use crate::skills::set::ToolSet;
+use crate::skills::{Skills, SkillsConfig};
+use crate::status::{Check, Status};
+
+/// Filled once the instance is registered; what is started before looks here.
+pub type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
+
+/// What happens when the visible tools change: the list is published with the entry that points to it, and the
+/// streams are told.
+pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> Box<dyn Fn(&ToolSet) + Send + Sync> {
+    let (slot, hub) = (Arc::clone(slot), Arc::clone(hub));
+    Box::new(move |tools| {
+        if let Some(Err(error)) = slot.get().map(|heartbeat| heartbeat.set_tools(tools.encoded())) {
+            log::error!("event=tools_not_published error=\"{error}\"");
+        }
+        hub.publish(state_of(tools));
+    })
+}
+
+pub fn start_skills(config: &Config, on_change: Box<dyn Fn(&ToolSet) + Send + Sync>) -> Result<Skills, AppError> {
+    let skills = SkillsConfig {
+        paths: config.skill_paths.clone(),
+        dcc: config.dcc.clone(),
+        load: config.load_skills.clone(),
+        call_timeout: config.call_timeout,
+    };
+    Skills::start(skills, on_change).map_err(AppError::Thread)
+}
+
+pub fn start_heartbeat(
+    config: &Config,
+    store: &Store,
+    mut entry: Entry,
+    address: SocketAddr,
+    skills: &Skills,
+) -> Result<Arc<Heartbeat>, AppError> {
+    let register = |error: String| AppError::Register(error);
+    let tools = skills.tools().encoded();
+    store.publish_tools(&entry.instance_id, &tools).map_err(|error| register(error.to_string()))?;
+    entry.tools_revision = fnv64_hex(&tools);
+    let probe = Box::new(move || election::answers(address));
+    let heartbeat = Heartbeat::start(store.clone(), entry, config.heartbeat_interval, probe);
+    let heartbeat = heartbeat.map_err(|error| register(error.to_string()))?;
+    heartbeat.set_tools(tools).map_err(|error| register(error.to_string()))?;
+    Ok(Arc::new(heartbeat))
+}
+
+pub fn start_catalogue(
+    config: &Config,
+    store: &Store,
+    access: &Access,
+    hub: &Arc<Hub>,
+) -> Result<Arc<Catalogue>, AppError> {
+    let settings = CatalogueSettings {
+        store: store.clone(),
+        own_tools: meta::own_tools(),
+        own_tools_only: config.own_tools_only,
+        token: access.own_token(),
+    };
+    Catalogue::start(settings, Arc::clone(hub)).map_err(AppError::Thread)
+}
+
+pub fn entry(config: &Config, instance_id: &str, advertised: &str, port: u16) -> Entry {
+    let mut entry = Entry::of_this_process(instance_id.to_owned(), advertised.to_owned(), port);
+    entry.dcc_type.clone_from(&config.dcc);
+    entry.server_name.clone_from(&config.server_name);
+    entry.version.clone_from(&config.dcc_version);
+    entry.scene.clone_from(&config.scene);
+    entry.display_name.clone_from(&config.display_name);
+    entry
+}
+
+/// `--advertise-host`, else the address bound if it is a specific one, else our own on the way to the network.
+pub fn advertised_host(config: &Config) -> String {
+    let bound = || (!config.host.is_unspecified()).then(|| config.host.to_string());
+    let outward = || os::outward_address().map(|address| address.to_string());
+    let host = config.advertise_host.clone().or_else(bound).or_else(outward).or_else(os::hostname);
+    host.unwrap_or_else(|| "127.0.0.1".to_owned())
+}
+
+pub fn access(config: &Config, advertised: &str) -> Result<Access, AppError> {
+    let mut hosts = config.allowed_hosts.clone();
+    if !hosts.is_empty() {
+        hosts.push(advertised.to_owned());
+    }
+    Access::new(config.host, hosts, config.allowed_origins.clone(), config.auth_token_file.clone())
+        .map_err(|error| AppError::TokenFile(config.auth_token_file.clone().unwrap_or_default(), error))
+}
+
+pub fn log_config(config: &Config, instance_id: &str) -> LogConfig {
+    let name = format!("dcc-mcp-server.{}", crate::gateway::names::short(instance_id));
+    let file = FileConfig {
+        folder: config.log_dir.clone(),
+        name,
+        bytes_max: config.log_max_size,
+        files_max: config.log_max_files,
+    };
+    LogConfig { level: config.log_level, file: config.log_file.then_some(file) }
+}
+
+pub fn serve_instance(
+    config: &Config,
+    access: &Arc<Access>,
+    draining: &Arc<AtomicBool>,
+    skills: &Arc<Skills>,
+    hub: &Arc<Hub>,
+    heartbeat: &HeartbeatSlot,
+) -> Result<Server, AppError> {
+    let service = Arc::new(InstanceService::new(Arc::clone(skills)));
+    let heartbeat = Arc::clone(heartbeat);
+    let registered: Check = (
+        "registered",
+        Box::new(move || heartbeat.get().map_or(Err("not registered yet".to_owned()), |heartbeat| heartbeat.health())),
+    );
+    let site = InstanceSite {
+        endpoint: Endpoint::new(service, Arc::clone(hub), config.server_name.clone(), config.call_timeout),
+        status: Status::new(vec![registered], Arc::clone(draining)),
+    };
+    let address = SocketAddr::new(config.host, config.mcp_port);
+    let listener = bind(address).map_err(|error| AppError::Bind(address, error))?;
+    let front = Arc::new(Front { access: Arc::clone(access), site });
+    Server::start("instance", listener, config.max_connections, front).map_err(|error| AppError::Bind(address, error))
+}
+
+pub fn heartbeat_check(heartbeat: &Arc<Heartbeat>) -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
+    let heartbeat = Arc::clone(heartbeat);
+    Box::new(move || heartbeat.health())
+}
