@@ -45,6 +45,8 @@ struct Shared {
 struct Wanted {
     entry: Entry,
     tools: Option<Arc<[u8]>>,
+    /// How often it was changed.
+    change: u64,
 }
 
 struct State {
@@ -54,6 +56,8 @@ struct State {
     probe: Probe,
     answers: bool,
     seq: u64,
+    /// The last change that was written.
+    written: u64,
     /// The tool list that is on disk, unless somebody removed it, and its revision.
     published: (Option<Arc<[u8]>>, String),
     pauses: Backoff,
@@ -69,7 +73,7 @@ impl Heartbeat {
         let tools = read_tools(&store, &entry);
         let published = (tools.clone(), entry.tools_revision.clone());
         let shared = Arc::new(Shared {
-            wanted: Mutex::new(Wanted { entry, tools }),
+            wanted: Mutex::new(Wanted { entry, tools, change: 0 }),
             health: Mutex::new(Ok(())),
             failed_probes: AtomicU32::new(0),
         });
@@ -80,6 +84,7 @@ impl Heartbeat {
             probe,
             answers: true,
             seq: 0,
+            written: 0,
             published,
             pauses: Backoff::new(BEAT_RETRY_MIN, interval),
             complaint: Complaint::new(REGISTRY_RETRY_MAX),
@@ -153,6 +158,7 @@ impl Heartbeat {
         change(&mut next);
         next.entry.encode()?;
         let is_same = next.entry == wanted.entry && next.tools == wanted.tools;
+        next.change += u64::from(!is_same);
         *wanted = next;
         drop(wanted);
         if !is_same {
@@ -168,7 +174,8 @@ impl Work for State {
 
     fn receive(&mut self, _: Wake) {
         // A listener that hangs is not advertised afresh; the beat writes the change when it answers again.
-        if self.answers {
+        let is_new = lock(&self.shared.wanted).change != self.written;
+        if self.answers && is_new {
             self.beat();
         }
     }
@@ -191,7 +198,8 @@ impl Work for State {
     }
 
     fn stop(&mut self) {
-        if let Err(error) = self.store.remove_own(&lock(&self.shared.wanted).entry.clone()) {
+        let own = lock(&self.shared.wanted).entry.clone();
+        if let Err(error) = self.store.remove_own(&own) {
             log::warn!("own entry not removed error=\"{error}\"");
         }
     }
@@ -222,13 +230,15 @@ impl State {
 
     /// Tool list first. If only that fails, the entry is written all the same, with the revision that is on disk.
     fn write(&mut self) -> Result<(), StoreError> {
-        let Wanted { mut entry, tools } = lock(&self.shared.wanted).clone();
+        let Wanted { mut entry, tools, change } = lock(&self.shared.wanted).clone();
         let published = self.publish(&entry, tools);
         entry.tools_revision.clone_from(&self.published.1);
         entry.heartbeat = Beat { seq: self.seq + 1, at: os::wall_clock() };
         self.store.write_entry(&entry)?;
         self.seq += 1;
-        published
+        published?;
+        self.written = change;
+        Ok(())
     }
 
     fn publish(&mut self, entry: &Entry, tools: Option<Arc<[u8]>>) -> Result<(), StoreError> {
@@ -261,4 +271,168 @@ fn warn_of_namesake(store: &Store, own: &Entry) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::registry::entry::tests::sample;
+    use crate::registry::files::faults;
+    use crate::registry::files::tests::Folder;
+
+    const INTERVAL: Duration = Duration::from_millis(30);
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < patience, "{what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn read(store: &Store) -> Option<Entry> {
+        store.read_entry("a").expect("the folder can be read")
+    }
+
+    fn seq(store: &Store) -> u64 {
+        read(store).map_or(0, |entry| entry.heartbeat.seq)
+    }
+
+    #[test]
+    fn registers_beats_comes_back_and_leaves() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0.join("made/when/needed"));
+        store.publish_tools("a", b"[1]").expect("the list can be written");
+        let beat = Heartbeat::start(store.clone(), sample("a"), INTERVAL, Box::new(|| true)).expect("it registers");
+        assert_eq!(seq(&store), 1, "registered when start returns");
+        until("it beats", || seq(&store) > 3);
+
+        fs::remove_dir_all(store.root()).expect("the folder can be removed");
+        until("entry and tools are made again", || seq(&store) > 3 && store.has_tools("a"));
+        assert_eq!(store.read_tools("a").expect("readable").as_slice(), b"[1]");
+
+        beat.set_tools(Arc::from(&b"[2]"[..])).expect("a small list");
+        until("the new list is told", || read(&store).is_some_and(|entry| entry.tools_revision == fnv64_hex(b"[2]")));
+        assert_eq!(store.read_tools("a").expect("readable").as_slice(), b"[2]");
+
+        let long = "x".repeat(5000);
+        assert_eq!(beat.update(|entry| entry.scene = Some(long)), Err(EntryError::Field("scene")));
+        beat.update(|entry| entry.instance_id = "b".to_owned()).expect("ignored");
+        beat.set_status(Status::Draining).expect("a good status");
+        until("the status is told", || read(&store).is_some_and(|entry| entry.status == Status::Draining));
+        assert_eq!(beat.health(), Ok(()));
+
+        assert!(beat.stop());
+        assert_eq!(read(&store), None);
+        assert!(!store.has_tools("a"));
+        std::thread::sleep(INTERVAL * 3);
+        assert_eq!(read(&store), None, "the beat has ended before");
+    }
+
+    #[test]
+    fn a_change_is_written_at_once() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        let hour = Duration::from_secs(3600);
+        let beat = Heartbeat::start(store.clone(), sample("a"), hour, Box::new(|| true)).expect("it registers");
+        for number in 0..100 {
+            beat.set_gateway(Some(format!("127.0.0.1:{number}"))).expect("a good address");
+        }
+        until("the last change is told", || {
+            read(&store).is_some_and(|entry| entry.gateway.as_deref() == Some("127.0.0.1:99"))
+        });
+        let before = seq(&store);
+        beat.set_gateway(Some("127.0.0.1:99".to_owned())).expect("a good address");
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(seq(&store), before, "what is the same is not written");
+        assert!(beat.stop());
+    }
+
+    #[test]
+    fn no_beat_while_the_listener_hangs() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        let answers = Arc::new(AtomicBool::new(false));
+        let probe = {
+            let answers = answers.clone();
+            Box::new(move || answers.load(Ordering::Relaxed))
+        };
+        let beat = Heartbeat::start(store.clone(), sample("a"), INTERVAL, probe).expect("it registers");
+        until("the probes fail", || beat.failed_probes() >= 3);
+        beat.set_status(Status::Available).expect("a good status");
+        assert!(beat.health().is_err());
+        assert_eq!(seq(&store), 1);
+        answers.store(true, Ordering::Relaxed);
+        until("it beats again, with the change", || {
+            read(&store).is_some_and(|entry| entry.status == Status::Available)
+        });
+        until("it is well", || beat.failed_probes() == 0 && beat.health() == Ok(()));
+        assert!(beat.stop());
+    }
+
+    #[test]
+    fn a_registry_that_fails_is_an_error_at_the_start_and_survived_later() {
+        let folder = Folder::new();
+        fs::write(folder.0.join("file"), "").expect("a file can be written");
+        let blocked = Store::open(&folder.0.join("file"));
+        assert!(Heartbeat::start(blocked, sample("a"), INTERVAL, Box::new(|| true)).is_err());
+
+        let store = Store::open(&folder.0.join("registry"));
+        let beat = Heartbeat::start(store.clone(), sample("a"), INTERVAL, Box::new(|| true)).expect("it registers");
+        fs::remove_dir_all(store.root())
+            .and_then(|()| fs::write(store.root(), ""))
+            .or_else(|_| fs::remove_dir_all(store.root()).and_then(|()| fs::write(store.root(), "")))
+            .expect("a file in the place of the folder");
+        until("it is told", || beat.health().is_err());
+        fs::remove_file(store.root()).expect("the file can be removed");
+        until("it recovers", || beat.health() == Ok(()) && seq(&store) > 1);
+        assert!(beat.stop());
+    }
+
+    /// Every file operation fails in turn; the next beat mends all.
+    #[test]
+    fn each_file_operation_fails_once() {
+        let mut nth = 1;
+        loop {
+            let folder = Folder::new();
+            let store = Store::open(&folder.0);
+            let entry = sample("a");
+            let wanted = Wanted { entry, tools: Some(Arc::from(&b"[1]"[..])), change: 0 };
+            let shared = Arc::new(Shared {
+                wanted: Mutex::new(wanted),
+                health: Mutex::new(Ok(())),
+                failed_probes: AtomicU32::new(0),
+            });
+            let mut state = State {
+                store: store.clone(),
+                shared: shared.clone(),
+                interval: INTERVAL,
+                probe: Box::new(|| true),
+                answers: true,
+                seq: 0,
+                written: 0,
+                published: (None, String::new()),
+                pauses: Backoff::new(BEAT_RETRY_MIN, INTERVAL),
+                complaint: Complaint::new(REGISTRY_RETRY_MAX),
+                has_ticked: true,
+            };
+            let failed = faults::with_failure(nth, || {
+                state.tick();
+            });
+            let named = read(&store).map(|entry| entry.tools_revision).unwrap_or_default();
+            assert!(named.is_empty() || store.has_tools("a"), "operation {nth}: a revision without its list");
+            state.tick();
+            assert_eq!(*lock(&shared.health), Ok(()), "operation {nth}");
+            assert_eq!(read(&store).map(|entry| entry.tools_revision), Some(sample("a").tools_revision));
+            assert!(store.has_tools("a"));
+            if !failed {
+                break;
+            }
+            nth += 1;
+        }
+        assert!(nth > 8, "two files were written");
+    }
 }

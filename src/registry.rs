@@ -241,7 +241,7 @@ impl Observer {
         for (id, mut track) in std::mem::take(&mut self.tracks) {
             let is_own = self.own_id.as_deref() == Some(&id);
             track.is_awaited |= folder_is_new && track.was_live;
-            if is_own || (track.is_awaited && track.instance.origin == Origin::Ours) {
+            if is_own || (track.is_awaited && track.was_live && track.instance.origin == Origin::Ours) {
                 track.observed += round.step;
                 seen.entry(id).or_insert(track);
             }
@@ -377,3 +377,6 @@ impl Track {
         is_silent && facts.is_this_host(&entry.host) && facts.process_is_gone(entry.pid, None)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,3 +201,112 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use crossbeam_channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::heartbeat::Heartbeat;
+    use crate::registry::entry::Status;
+    use crate::registry::entry::tests::sample;
+    use crate::registry::files::tests::Folder;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn start(folder: &Folder, own: Option<&str>, stale: Duration) -> (Scanner, Receiver<Arc<View>>) {
+        let (send, views) = bounded(64);
+        let settings = Settings { own_id: own.map(str::to_owned), stale_timeout: stale };
+        let out = Box::new(move |view| drop(send.try_send(view)));
+        (Scanner::start(Store::open(&folder.0), settings, out).expect("a thread can be started"), views)
+    }
+
+    fn next(views: &Receiver<Arc<View>>, scanner: &Scanner) -> Arc<View> {
+        scanner.nudge();
+        views.recv_timeout(PATIENCE).expect("there is news")
+    }
+
+    fn ids(view: &View) -> Vec<&str> {
+        view.instances.iter().map(|instance| instance.entry.instance_id.as_str()).collect()
+    }
+
+    #[test]
+    fn what_comes_changes_and_goes_is_told_once() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        let (scanner, views) = start(&folder, None, Duration::from_secs(30));
+        assert!(next(&views, &scanner).instances.is_empty(), "the first complete scan is told");
+
+        let beat = Heartbeat::start(store.clone(), sample("a"), Duration::from_millis(20), Box::new(|| true));
+        let beat = beat.expect("it registers");
+        let first = next(&views, &scanner);
+        assert_eq!(ids(&first), ["a"]);
+        let first_seq = first.instances[0].entry.heartbeat.seq;
+        let patience = Instant::now() + PATIENCE;
+        while scanner.latest().instances.iter().all(|instance| instance.entry.heartbeat.seq <= first_seq + 2) {
+            assert!(Instant::now() < patience, "the latest view has fresh heartbeats");
+            scanner.nudge();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(views.is_empty(), "heartbeats are no news");
+
+        beat.set_status(Status::Draining).expect("a good status");
+        assert_eq!(next(&views, &scanner).instances[0].entry.status, Status::Draining);
+        assert!(beat.stop());
+        assert!(next(&views, &scanner).instances.is_empty());
+        assert_eq!(scanner.health(), Ok(()));
+        assert!(scanner.stop());
+    }
+
+    #[test]
+    fn the_dead_of_this_host_are_removed_by_anybody_the_stale_by_a_gateway() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        let mut child = Command::new("true").spawn().expect("true runs");
+        let gone = crate::registry::entry::Entry { pid: child.id(), ..sample("gone") };
+        child.wait().expect("true ends");
+        let mut stale = sample("stale");
+        stale.host_id = "elsewhere/1".to_owned();
+        for entry in [&gone, &stale] {
+            store.write_entry(entry).expect("an entry can be written");
+            store.publish_tools(&entry.instance_id, b"[]").expect("a list can be written");
+        }
+        let (scanner, views) = start(&folder, None, Duration::from_millis(700));
+        assert_eq!(ids(&next(&views, &scanner)), ["stale"], "provisionally live by its time");
+        assert!(next(&views, &scanner).instances.is_empty(), "hidden when it went stale");
+        assert_eq!(store.read_entry("gone").expect("readable"), None);
+        assert!(!store.has_tools("gone"));
+        std::thread::sleep(SCAN_EVERY * 2);
+        assert!(store.has_tools("stale"), "not removed by a plain instance");
+        scanner.set_gateway(true);
+        let patience = Instant::now() + PATIENCE;
+        while store.has_tools("stale") || store.read_entry("stale").expect("readable").is_some() {
+            assert!(Instant::now() < patience, "removed by a gateway");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(scanner.stop());
+    }
+
+    #[test]
+    fn a_failing_registry_keeps_the_last_view_and_recovers() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        store.write_entry(&sample("a")).expect("an entry can be written");
+        let (scanner, views) = start(&folder, None, Duration::from_secs(30));
+        assert_eq!(ids(&next(&views, &scanner)), ["a"]);
+        let (there, aside) = (folder.0.join("instances"), folder.0.join("aside"));
+        fs::rename(&there, &aside).and_then(|()| fs::write(&there, "")).expect("a file in the place of the folder");
+        let failing = next(&views, &scanner);
+        // Between the two the folder may be missing for one scan, which is no news.
+        assert_eq!(ids(&failing), ["a"]);
+        assert!(failing.error.is_some() && scanner.health().is_err());
+        fs::remove_file(&there).and_then(|()| fs::rename(&aside, &there)).expect("the folder comes back");
+        let again = next(&views, &scanner);
+        assert_eq!((ids(&again), again.error.is_none()), (vec!["a"], true));
+        assert_eq!(scanner.health(), Ok(()));
+        assert!(scanner.stop());
+    }
+}

@@ -11,6 +11,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -24,9 +25,10 @@ pub struct Stamp {
     size: u64,
 }
 
-/// Which folder it is: device and inode. Another one under the same name has lost its files for the moment.
+/// Which folder it is: device, inode, and birth where that is known, as inodes are used again at once. Another folder
+/// under the same name has lost its files for the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FolderId(u64, u64);
+pub struct FolderId(u64, u64, Option<SystemTime>);
 
 /// Why a file was not read.
 #[derive(Debug)]
@@ -113,7 +115,7 @@ pub fn list(folder: &Path, limit: usize) -> io::Result<Names> {
 pub fn folder_id(folder: &Path) -> io::Result<Option<FolderId>> {
     step("look")?;
     match fs::metadata(folder) {
-        Ok(metadata) => Ok(Some(FolderId(metadata.dev(), metadata.ino()))),
+        Ok(metadata) => Ok(Some(FolderId(metadata.dev(), metadata.ino(), metadata.created().ok()))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

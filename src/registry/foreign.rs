@@ -207,3 +207,176 @@ fn lock_name(path: &str) -> Option<String> {
     let is_plain = (1..=255).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain);
     (folder == "locks" && is_plain).then(|| name.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::registry::files::tests::Folder;
+
+    /// A row as the existing adapters write it.
+    pub const ROW: &str = r#"{"schema_version":1,"dcc_type":"maya","instance_id":"2f2c5299-7f5a-4656-b42f-a383154e7076",
+        "host":"127.0.0.1","port":18951,"version":"2024.2","adapter_dcc":"maya","scene":"/scenes/shot010.ma",
+        "documents":["a.psd"],"pid":17973,
+        "sentinel_path":"/tmp/r/locks/maya-2f2c5299-7f5a-4656-b42f-a383154e7076.lock","display_name":"Maya-Rig",
+        "metadata":{"mcp_url":"http://127.0.0.1:18951/mcp","server_name":"maya-server","count":3},"extras":{},
+        "transport_address":null,"registered_at":{"secs_since_epoch":1795488507,"nanos_since_epoch":111307593},
+        "last_heartbeat":{"secs_since_epoch":1795488512,"nanos_since_epoch":269398236},"status":"available"}"#;
+
+    fn one(row: &Value) -> Option<Row> {
+        let (mut rows, skipped) = parse(json!([row]).to_string().as_bytes()).expect("a whole array");
+        assert!(rows.len() + skipped <= 1);
+        rows.pop()
+    }
+
+    #[test]
+    fn a_row_becomes_an_entry() {
+        let row = one(&serde_json::from_str(ROW).expect("JSON")).expect("a good row");
+        let entry = &row.entry;
+        assert_eq!(entry.instance_id, "2f2c5299-7f5a-4656-b42f-a383154e7076");
+        assert_eq!((entry.dcc_type.as_str(), entry.host.as_str(), entry.port), ("maya", "127.0.0.1", 18951));
+        assert_eq!((entry.mcp_url.as_str(), entry.server_name.as_str()), ("http://127.0.0.1:18951/mcp", "maya-server"));
+        assert_eq!((entry.version.as_deref(), entry.scene.as_deref()), (Some("2024.2"), Some("/scenes/shot010.ma")));
+        assert_eq!((&entry.documents, entry.display_name.as_deref()), (&vec!["a.psd".to_owned()], Some("Maya-Rig")));
+        assert_eq!((entry.pid, entry.heartbeat.seq, &entry.status), (17973, 1_795_488_512_269, &Status::Available));
+        assert_eq!(row.lock.as_deref(), Some("maya-2f2c5299-7f5a-4656-b42f-a383154e7076.lock"));
+    }
+
+    #[test]
+    fn all_but_four_fields_may_be_missing_or_odd() {
+        let least = json!({"dcc_type": "maya", "instance_id": "a", "host": "10.0.0.7", "port": 7001});
+        let entry = one(&least).expect("the least is enough").entry;
+        assert_eq!((entry.mcp_url.as_str(), entry.pid, entry.heartbeat.seq), ("http://10.0.0.7:7001/mcp", 0, 0));
+        for key in ["dcc_type", "instance_id", "host", "port"] {
+            let mut row = least.clone();
+            row[key] = Value::Null;
+            assert_eq!(one(&row), None, "{key}");
+        }
+        for (key, value, is_taken) in [
+            ("schema_version", json!(99), true),
+            ("last_heartbeat", json!(1_795_488_512), true),
+            ("last_heartbeat", json!(1_795_488_512.5), true),
+            ("last_heartbeat", json!("yesterday"), true),
+            ("last_heartbeat", json!(-5), true),
+            ("status", json!("booting"), true),
+            ("status", json!(7), true),
+            ("documents", json!([1, null, "a"]), true),
+            ("documents", json!({}), true),
+            ("metadata", json!([]), true),
+            ("metadata", json!({"mcp_url": "ftp://x"}), true),
+            ("pid", json!(-1), true),
+            ("port", json!(65536), false),
+            ("port", json!(0), false),
+            ("host", json!("0.0.0.0"), false),
+            ("host", json!("[::1]"), true),
+            ("instance_id", json!("../a"), false),
+            ("dcc_type", json!("__gateway__"), false),
+        ] {
+            let mut row = least.clone();
+            row[key] = value.clone();
+            assert_eq!(one(&row).is_some(), is_taken, "{key} {value}");
+        }
+        let mut anywhere = least.clone();
+        anywhere["host"] = json!("0.0.0.0");
+        anywhere["metadata"] = json!({"mcp_url": "http://10.0.0.8:7001/mcp"});
+        assert_eq!(one(&anywhere).map(|row| row.entry.host.clone()).as_deref(), Some("10.0.0.8"));
+        let draining = json!({"dcc_type": "m", "instance_id": "a", "host": "h", "port": 1, "status": "shutting_down"});
+        assert_eq!(one(&draining).map(|row| row.entry.status.clone()), Some(Status::Draining));
+    }
+
+    #[test]
+    fn one_broken_row_spoils_no_other() {
+        let text = format!(r#"[null, 3, {{"dcc_type": 5}}, {ROW}, {{"dcc_type": "__gateway__", "port": 9765}}]"#);
+        let (rows, skipped) = parse(text.as_bytes()).expect("a whole array");
+        assert_eq!((rows.len(), skipped), (1, 3));
+        for torn in ["", "[", "{}", "null", &text[..text.len() - 1]] {
+            assert!(parse(torn.as_bytes()).is_none(), "{torn}");
+        }
+    }
+
+    #[test]
+    fn mutated_rows_never_panic() {
+        let seed = u64::from_le_bytes(crate::os::random_bytes());
+        let mut random = entry::tests::Random(seed);
+        let good = format!("[{ROW}]").into_bytes();
+        for _ in 0..10_000 {
+            let mut bytes = good.clone();
+            for _ in 0..=random.below(4) {
+                let at = random.below(bytes.len() as u64) as usize;
+                bytes[at] = b"{}[]\",:0e-\\"[random.below(11) as usize];
+            }
+            for row in parse(&bytes).map(|(rows, _)| rows).unwrap_or_default() {
+                assert_eq!(row.entry.check(), Ok(()), "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_is_read_when_it_changed_and_torn_ones_change_nothing() {
+        let folder = Folder::new();
+        let path = folder.0.join("services.json");
+        let mut rows = Rows::default();
+        rows.refresh(&folder.0);
+        assert!(rows.rows.is_empty());
+        fs::write(&path, format!("[{ROW}, {{}}]")).expect("written");
+        rows.refresh(&folder.0);
+        let first = rows.rows.clone();
+        assert_eq!((first.len(), rows.skipped), (1, 1));
+        rows.refresh(&folder.0);
+        assert!(Arc::ptr_eq(&first[0].entry, &rows.rows[0].entry), "not read again");
+        for torn in [&b""[..], &[0; 64], b"[{"] {
+            fs::write(&path, torn).expect("written");
+            for _ in 0..=FOREIGN_TRIES_MAX {
+                rows.refresh(&folder.0);
+                assert_eq!(rows.rows, first);
+            }
+        }
+        fs::write(&path, "[ ]").expect("written");
+        rows.refresh(&folder.0);
+        assert!(rows.rows.is_empty());
+    }
+
+    #[test]
+    fn names_of_locks() {
+        for (path, expected) in [
+            ("/tmp/r/locks/maya-1.lock", Some("maya-1.lock")),
+            (r"C:\\r\locks\maya-1.lock", Some("maya-1.lock")),
+            ("/tmp/r/locks/../../etc/passwd", None),
+            ("/tmp/r/locks/..", None),
+            ("/tmp/r/maya-1.lock", None),
+            ("/tmp/r/locks/", None),
+            ("maya-1.lock", None),
+            ("/locks/a b", None),
+        ] {
+            assert_eq!(lock_name(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_lock_tells_whether_its_owner_lives() {
+        let folder = Folder::new();
+        fs::create_dir(folder.0.join("locks")).expect("made");
+        let path = folder.0.join("locks/a.lock");
+        assert_eq!(lock_is_held(&folder.0, "a.lock"), Some(false), "no file, no owner");
+        fs::write(&path, "").expect("written");
+        assert_eq!(lock_is_held(&folder.0, "a.lock"), Some(false));
+        fs::create_dir(folder.0.join("locks/folder.lock")).expect("made");
+        std::os::unix::fs::symlink(&path, folder.0.join("locks/link.lock")).expect("made");
+        assert_eq!(lock_is_held(&folder.0, "link.lock"), None);
+
+        let script = "exec 9>\"$0\"; flock 9 && echo held && exec sleep 60";
+        let owner = Command::new("sh").args(["-c", script]).arg(&path).stdout(Stdio::piped()).spawn();
+        let mut owner = owner.expect("a shell runs");
+        let mut line = String::new();
+        BufReader::new(owner.stdout.take().expect("piped")).read_line(&mut line).expect("it says so");
+        assert_eq!(line, "held\n");
+        assert_eq!(lock_is_held(&folder.0, "a.lock"), Some(true));
+        owner.kill().and_then(|()| owner.wait()).expect("it can be killed");
+        assert_eq!(lock_is_held(&folder.0, "a.lock"), Some(false));
+    }
+}

@@ -189,8 +189,9 @@ impl Store {
     /// Looks at the whole folder. An error means that nothing is known, not that nobody is there.
     pub fn scan(&self, cache: &mut ScanCache) -> Result<Scan, StoreError> {
         let folder = self.root.join("instances");
-        let (id, names) = list(&folder).map_err(|source| StoreError::Scan { path: folder.clone(), source })?;
-        let mut scan = Scan { folder: id, ..Scan::default() };
+        let failed = |source| StoreError::Scan { path: folder.clone(), source };
+        let names = list(&folder).map_err(failed)?;
+        let mut scan = Scan::default();
         scan.skipped.names = names.odd;
         scan.skipped.over_limit = usize::from(names.more);
         let mut ids = BTreeSet::new();
@@ -201,11 +202,11 @@ impl Store {
                 None => scan.skipped.names += 1,
             }
         }
-        if id.is_some() {
-            // Some file systems leave a name out of a listing while its file is being replaced: ask for it by name.
-            ids.extend(cache.slots.keys().cloned());
-        }
+        // Some file systems leave a name out of a listing while its file is being replaced: ask for it by name.
+        ids.extend(cache.slots.keys().cloned());
         cache.update(&folder, ids, &mut scan);
+        // Last: whoever went missing because the folder was taken away meanwhile must be seen to have gone with it.
+        scan.folder = files::folder_id(&folder).map_err(failed)?;
         cache.log_new(&folder, scan.skipped.names);
         Ok(scan)
     }
@@ -244,15 +245,10 @@ impl Store {
 }
 
 /// A folder that is not there is empty; its instances may be about to make it again (`registry.rs`).
-fn list(folder: &Path) -> io::Result<(Option<FolderId>, Names)> {
-    let id = files::folder_id(folder)?;
-    if id.is_none() {
-        return Ok((None, Names::default()));
-    }
+fn list(folder: &Path) -> io::Result<Names> {
     match files::list(folder, FOLDER_NAMES_MAX) {
-        Ok(names) => Ok((id, names)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok((None, Names::default())),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Names::default()),
+        other => other,
     }
 }
 
@@ -390,3 +386,169 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::registry::entry::tests::sample;
+    use crate::registry::files::faults;
+    use crate::registry::files::tests::Folder;
+
+    fn ids(scan: &Scan) -> Vec<&str> {
+        scan.found.iter().map(|found| found.entry.instance_id.as_str()).collect()
+    }
+
+    fn scan(store: &Store, cache: &mut ScanCache) -> Scan {
+        store.scan(cache).expect("the folder can be read")
+    }
+
+    #[test]
+    fn a_folder_full_of_everything() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        store.write_entry(&sample("good")).expect("an entry can be written");
+        let place = |name: &str| folder.0.join("instances").join(name);
+        let good = fs::read(place("good.json")).expect("it is there");
+        let text = String::from_utf8(good.clone()).expect("JSON is text");
+        fs::write(place("torn.json"), &good[..good.len() / 2]).expect("written");
+        fs::write(place("nul.json"), vec![0; good.len()]).expect("written");
+        fs::write(place("empty.json"), "").expect("written");
+        fs::write(place("huge.json"), vec![b' '; ENTRY_BYTES_MAX as usize + 1]).expect("written");
+        fs::write(place("other.json"), &good).expect("written");
+        fs::write(place("newer.json"), text.replace("\"schema\":1", "\"schema\":2")).expect("written");
+        fs::write(place("junk.txt"), "junk").expect("written");
+        fs::write(place("a b.json"), "junk").expect("written");
+        fs::write(place(".good.json.tmp"), "half").expect("written");
+        fs::create_dir(place("folder.json")).expect("made");
+        symlink(place("good.json"), place("link.json")).expect("made");
+        assert!(std::process::Command::new("mkfifo").arg(place("fifo.json")).status().expect("mkfifo runs").success());
+        let names = || fs::read_dir(folder.0.join("instances")).expect("readable").count();
+        let before = names();
+
+        let mut cache = ScanCache::default();
+        let first = scan(&store, &mut cache);
+        assert_eq!(ids(&first), ["good"]);
+        let expected = Skipped {
+            names: 2,
+            not_files: 3,
+            too_large: 1,
+            unreadable: 0,
+            malformed: 4,
+            newer_schema: 1,
+            over_limit: 0,
+            foreign: 0,
+        };
+        assert_eq!(first.skipped, expected);
+        let second = scan(&store, &mut cache);
+        assert_eq!(second.skipped, expected);
+        assert!(Arc::ptr_eq(&first.found[0].entry, &second.found[0].entry), "not read again");
+        assert_eq!(names(), before, "nothing was removed");
+        assert!(store.read_tools("good").is_err() && store.read_tools("../good").is_err());
+    }
+
+    #[test]
+    fn a_known_entry_survives_what_happens_to_its_file() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        let path = folder.0.join("instances/a.json");
+        let mut cache = ScanCache::default();
+        assert_eq!(scan(&store, &mut cache).folder, None, "no folder is no error");
+        let mut entry = sample("a");
+        store.write_entry(&entry).expect("an entry can be written");
+        assert_eq!(ids(&scan(&store, &mut cache)), ["a"]);
+
+        fs::write(&path, [0; 100]).expect("written");
+        let torn = scan(&store, &mut cache);
+        assert_eq!((ids(&torn), torn.skipped.malformed, torn.found[0].readable), (vec!["a"], 1, true));
+        entry.heartbeat.seq += 1;
+        store.write_entry(&entry).expect("its owner writes it again");
+        let mended = scan(&store, &mut cache);
+        assert_eq!((mended.found[0].entry.heartbeat.seq, mended.skipped.malformed), (8, 0));
+
+        assert!(faults::with_failure(2, || {
+            let unreadable = scan(&store, &mut cache);
+            assert_eq!((unreadable.found[0].readable, unreadable.skipped.unreadable), (false, 1));
+        }));
+        assert!(scan(&store, &mut cache).found[0].readable);
+
+        fs::write(&path, br#"{"schema":2}"#).expect("written");
+        assert!(ids(&scan(&store, &mut cache)).is_empty(), "a newer form is another's to show");
+        fs::remove_file(&path).expect("removed");
+        assert!(ids(&scan(&store, &mut cache)).is_empty());
+    }
+
+    #[test]
+    fn a_scan_that_fails_says_so() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        store.write_entry(&sample("a")).expect("an entry can be written");
+        for nth in [1, 5] {
+            let mut cache = ScanCache::default();
+            assert!(faults::with_failure(nth, || assert!(store.scan(&mut cache).is_err())));
+        }
+    }
+
+    #[test]
+    fn only_what_is_still_as_it_was_seen_is_removed() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        let seen = sample("a");
+        let beaten = Entry { heartbeat: entry::Beat { seq: 8, at: 0.0 }, ..seen.clone() };
+        let restarted = Entry { pid: 4, ..seen.clone() };
+        store.publish_tools("a", b"[]").expect("a list can be written");
+        for there in [&beaten, &restarted] {
+            store.write_entry(there).expect("an entry can be written");
+            assert!(!store.remove_dead(&seen).expect("readable"));
+            assert!(store.has_tools("a"));
+        }
+        store.remove_own(&seen).expect("readable");
+        assert_eq!(store.read_entry("a").expect("readable"), Some(restarted), "a successor with the same id stays");
+
+        store.write_entry(&seen).expect("an entry can be written");
+        let mut nth = 1;
+        while faults::with_failure(nth, || assert!(store.remove_dead(&seen).is_err())) {
+            assert_eq!(store.read_entry("a").expect("readable").as_ref(), Some(&seen), "taken up again after {nth}");
+            nth += 1;
+            if nth > 6 {
+                break;
+            }
+        }
+        assert!(store.remove_dead(&seen).expect("readable"));
+        assert!(store.read_entry("a").expect("readable").is_none() && !store.has_tools("a"));
+    }
+
+    #[test]
+    fn tools_are_written_when_they_change() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        let stamp = || files::look(&folder.0.join("tools/a.json")).ok();
+        store.publish_tools("a", b"[1]").expect("written");
+        let first = stamp();
+        store.publish_tools("a", b"[1]").expect("not written");
+        assert_eq!(stamp(), first);
+        store.publish_tools("a", b"[2]").expect("written");
+        assert_ne!(stamp(), first);
+        assert_eq!(store.read_tools("a").expect("readable"), b"[2]");
+        let huge = vec![b' '; TOOL_LIST_BYTES_MAX as usize + 1];
+        assert!(matches!(store.publish_tools("a", &huge), Err(StoreError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn ten_thousand_junk_files_are_read_once() {
+        let folder = Folder::new();
+        let store = Store::open(&folder.0);
+        store.write_entry(&sample("good")).expect("an entry can be written");
+        for number in 0..10_000 {
+            fs::write(folder.0.join(format!("instances/junk-{number}.json")), "junk").expect("written");
+        }
+        let mut cache = ScanCache::default();
+        for _ in 0..2 {
+            let scan = scan(&store, &mut cache);
+            assert_eq!((ids(&scan), scan.skipped.malformed), (vec!["good"], 10_000));
+        }
+        assert!(cache.slots.values().all(|slot| slot.stamp.is_some()));
+    }
+}
