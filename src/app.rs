@@ -27,6 +27,7 @@ use crate::heartbeat::Heartbeat;
 use crate::http::server::Server;
 use crate::hub::Hub;
 use crate::instance::state_of;
+use crate::limits::TAKEOVER_LOOK_MAX;
 use crate::logging::{self, Quoted};
 use crate::os::{self, Signal};
 use crate::parts::{self, HeartbeatSlot};
@@ -133,11 +134,16 @@ impl App {
             status: Status::new(self.gateway_checks(&slot), Arc::clone(&self.draining)),
         };
         let heartbeat = Arc::clone(&self.heartbeat);
-        let scanner = Arc::clone(&self.scanner);
+        let (scanner, looker) = (Arc::clone(&self.scanner), Arc::clone(&self.scanner));
+        let catalogue = Arc::clone(&self.catalogue);
         let candidacy = Candidacy {
             address: SocketAddr::new(self.config.host, port),
             max_connections: self.config.max_connections,
             handler: Arc::new(Front { access: Arc::clone(&self.access), site }),
+            before_serving: Box::new(move || {
+                let fresh = looker.look_now(TAKEOVER_LOOK_MAX) && catalogue.flush(TAKEOVER_LOOK_MAX);
+                log::debug!("event=looked_before_serving fresh={fresh}");
+            }),
             on_won: Box::new(move |address| {
                 scanner.set_gateway(true);
                 if let Err(error) = heartbeat.set_gateway(Some(address.to_string())) {

@@ -38,6 +38,8 @@ pub struct Candidacy {
     pub address: SocketAddr,
     pub max_connections: usize,
     pub handler: Arc<dyn Handler>,
+    /// Run when the port is bound and before anything on it is accepted: the first answer shall be complete.
+    pub before_serving: Box<dyn Fn() + Send>,
     /// Told once the port is ours.
     pub on_won: Box<dyn Fn(SocketAddr) + Send>,
 }
@@ -128,7 +130,8 @@ impl Work for Candidate {
 
 impl Candidate {
     fn serve(&mut self, listener: TcpListener) -> Duration {
-        let Candidacy { max_connections, handler, on_won, address } = &self.candidacy;
+        let Candidacy { max_connections, handler, before_serving, on_won, address } = &self.candidacy;
+        before_serving();
         let started = Server::start("gateway", listener, *max_connections, Arc::clone(handler))
             .map_err(|error| format!("the gateway port {address} cannot be served: {error}"));
         let proven = started.and_then(|server| match answers(server.address()) {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::deadline::Deadline;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Service, ToolCall, encoded, unknown_tool};
 use crate::endpoint::{Endpoint, method_not_allowed};
@@ -66,8 +67,8 @@ impl Service for GatewayService {
 
     fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         let snapshot = self.catalogue.now();
-        if let Some((upstream, tool)) = snapshot.route(&call.name) {
-            return upstream.call_tool(tool, call, outlet);
+        if let Some(route) = snapshot.route(&call.name) {
+            return route.upstream.call_tool(&route.tool, call, deadline(route, call), outlet);
         }
         if meta::is_own_tool(&call.name) {
             let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
@@ -78,9 +79,9 @@ impl Service for GatewayService {
         // The first catalogue may not be there yet: a tool of an instance is not unknown before it is.
         if !self.catalogue.is_warm()
             && let Ok(snapshot) = self.catalogue.warm()
-            && let Some((upstream, tool)) = snapshot.route(&call.name)
+            && let Some(route) = snapshot.route(&call.name)
         {
-            return upstream.call_tool(tool, call, outlet);
+            return route.upstream.call_tool(&route.tool, call, deadline(route, call), outlet);
         }
         Err(unknown_tool(&call.name).into())
     }
@@ -151,6 +152,14 @@ impl GatewaySite {
             Ok(destination) => proxy::forward(&passage, &destination, exchange),
             Err((status, message)) => proxy::nowhere(&passage, exchange, status, &message),
         }
+    }
+}
+
+/// The call's time, or what the tool asks for if that is more.
+fn deadline(route: &snapshot::Route, call: &ToolCall<'_>) -> Deadline {
+    match route.timeout {
+        Some(timeout) if timeout > call.deadline.limit() => Deadline::after(timeout),
+        _ => call.deadline,
     }
 }
 

@@ -131,6 +131,8 @@ pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
 pub const SCAN_RETRY_MAX: Duration = Duration::from_secs(5);
 /// First pause before a heartbeat that could not be written is tried again; it doubles up to the heartbeat interval.
 pub const BEAT_RETRY_MIN: Duration = Duration::from_millis(500);
+/// A new gateway looks at the registry once more before it accepts; a registry that is slower than this is not waited for.
+pub const TAKEOVER_LOOK_MAX: Duration = Duration::from_secs(1);
 /// Longest pause between retries of a registry that fails.
 pub const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
 /// Time an instance gets to tell its tools over HTTP, in the background.

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
+
 use crate::backoff::{Backoff, Complaint};
 use crate::limits::{PRUNES_PER_SCAN_MAX, REGISTRY_RETRY_MAX, SCAN_EVERY, SCAN_RETRY_MAX, SCAN_TIME_MAX};
 use crate::os;
@@ -37,8 +39,8 @@ pub struct Scanner {
     shared: Arc<Shared>,
 }
 
-/// "Look now."
-struct Nudge;
+/// "Look now", and tell this one when it is done.
+struct Nudge(Option<Sender<()>>);
 
 struct Shared {
     view: Mutex<Arc<View>>,
@@ -95,7 +97,13 @@ impl Scanner {
     /// Looks now, not only when the time has come.
     pub fn nudge(&self) {
         // Full: it is about to look anyway.
-        let _ = self.worker.send(Nudge);
+        let _ = self.worker.send(Nudge(None));
+    }
+
+    /// Looks now and waits for it; false if that took longer than `limit`.
+    pub fn look_now(&self, limit: Duration) -> bool {
+        let (tell, told) = bounded(1);
+        self.worker.send_within(Nudge(Some(tell)), limit) && told.recv_timeout(limit).is_ok()
     }
 
     pub fn stop(&self) -> bool {
@@ -116,8 +124,11 @@ impl Shared {
 impl Work for State {
     type Message = Nudge;
 
-    fn receive(&mut self, _: Nudge) {
+    fn receive(&mut self, Nudge(waiting): Nudge) {
         self.look();
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(());
+        }
     }
 
     fn tick(&mut self) -> Duration {
@@ -207,7 +218,7 @@ mod tests {
     use std::fs;
     use std::process::Command;
 
-    use crossbeam_channel::{Receiver, bounded};
+    use crossbeam_channel::Receiver;
 
     use super::*;
     use crate::heartbeat::Heartbeat;

@@ -12,6 +12,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
+
 use crate::deadline::Deadline;
 use crate::gateway::names;
 use crate::gateway::snapshot::{RawTool, Snapshot, Told, tool_name};
@@ -59,6 +61,8 @@ enum Order {
     AskAgain {
         instance_id: String,
     },
+    /// Tell this one: all orders before have been carried out.
+    Flush(Sender<()>),
 }
 
 impl Catalogue {
@@ -107,6 +111,13 @@ impl Catalogue {
             .wait_timeout_while(current, left, |snapshot| !snapshot.complete)
             .unwrap_or_else(PoisonError::into_inner);
         if current.complete || !current.members.is_empty() { Ok(Arc::clone(&current)) } else { Err(NotReady) }
+    }
+
+    /// Waits until what was seen so far is in the snapshot; false if that took longer than `limit`.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let (tell, told) = bounded(1);
+        self.send(Order::Flush(tell));
+        told.recv_timeout(limit).is_ok()
     }
 
     pub fn is_warm(&self) -> bool {
@@ -173,6 +184,10 @@ impl Work for Builder {
             }
             Order::Fetched { key, tools } => self.take_fetched(&key, tools),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
+            Order::Flush(waiting) => {
+                let _ = waiting.send(());
+                return;
+            }
         }
         self.start_fetches();
         self.rebuild();
@@ -207,7 +222,7 @@ impl Builder {
         known.answered = true;
         known.fetch = Fetch::Due(Instant::now() + TOOLS_FETCH_EVERY);
         if let Some(tools) = tools {
-            known.tools = bounded(tools, &known.upstream.instance);
+            known.tools = at_most(tools, &known.upstream.instance);
         }
     }
 
@@ -281,7 +296,7 @@ impl Known {
         let published = publishes.then(|| read_published(store, &entry.instance_id)).flatten();
         match published {
             Some(tools) => {
-                self.tools = bounded(tools, &self.upstream.instance);
+                self.tools = at_most(tools, &self.upstream.instance);
                 self.revision = entry.tools_revision.clone();
                 self.answered = true;
                 self.fetch = Fetch::NotNeeded;
@@ -307,7 +322,7 @@ fn read_published(store: &Store, instance_id: &str) -> Option<Vec<RawTool>> {
     }
 }
 
-fn bounded(mut tools: Vec<RawTool>, instance: &Instance) -> Vec<RawTool> {
+fn at_most(mut tools: Vec<RawTool>, instance: &Instance) -> Vec<RawTool> {
     if tools.len() > TOOLS_PER_INSTANCE_MAX {
         let id = &instance.entry.instance_id;
         log::warn!("event=too_many_tools instance={id} tools={} limit={TOOLS_PER_INSTANCE_MAX}", tools.len());

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
@@ -284,9 +284,13 @@ fn with_routing_arguments(mut tool: Tool) -> Tool {
         json!({"type": "string", "description": "the instance, by its id or the beginning of it"});
     schema["properties"]["dcc"] =
         json!({"type": "string", "description": "only instances of this application type, for example maya"});
-    tool.input_schema = to_raw_value(&schema).expect("JSON encodes");
-    // Answers of several instances come merged, in another shape than one instance has.
-    tool.output_schema = None;
+    tool.input_schema = raw_json(&schema);
+    // Answers of several instances come merged, and that of one says which it was.
+    let answer = match ASKED_OF_ALL.contains(&tool.name.as_str()) {
+        true => json!({"total": {"type": "integer"}, "skills": {"type": "array"}, "instances": {"type": "array"}}),
+        false => json!({"instance_id": {"type": "string"}, "tool_prefix": {"type": "string"}}),
+    };
+    tool.output_schema = Some(raw_json(&json!({"type": "object", "properties": answer})));
     tool
 }
 
@@ -302,12 +306,14 @@ fn instance_tools() -> Vec<Tool> {
             "Lists the live application instances (Maya, Blender, headless workers …) behind this endpoint, with their \
              scenes, documents and addresses. Their tools are named <first 8 digits of instance_id>__<tool>.",
             object(json!({"dcc": dcc}), &[]),
+            &[("total", "integer"), ("instances", "array")],
         ),
         read_only(
             "get_dcc_instance",
             "Show one application instance",
             "Shows one live instance and the names of its tools.",
             object(json!({"instance_id": id}), &["instance_id"]),
+            &[("instance_id", "string"), ("dcc_type", "string"), ("tools", "array")],
         ),
         read_only(
             "connect_to_dcc",
@@ -321,11 +327,19 @@ fn instance_tools() -> Vec<Tool> {
                 }),
                 &[],
             ),
+            &[("instance", "object"), ("endpoint", "string"), ("tools", "array")],
         ),
     ]
 }
 
-fn read_only(name: &str, title: &str, description: &str, input_schema: Value) -> Tool {
+fn raw_json(value: &Value) -> Box<RawValue> {
+    to_raw_value(value).expect("JSON encodes")
+}
+
+fn read_only(name: &str, title: &str, description: &str, input_schema: Value, answer: &[(&str, &str)]) -> Tool {
+    let properties: Map<String, Value> =
+        answer.iter().map(|(name, kind)| ((*name).to_owned(), json!({"type": kind}))).collect();
+    let output_schema = json!({"type": "object", "properties": properties});
     let annotations = ToolAnnotations {
         read_only_hint: Some(true),
         destructive_hint: Some(false),
@@ -337,8 +351,8 @@ fn read_only(name: &str, title: &str, description: &str, input_schema: Value) ->
         name: name.to_owned(),
         title: Some(title.to_owned()),
         description: Some(description.to_owned()),
-        input_schema: to_raw_value(&input_schema).expect("JSON encodes"),
-        output_schema: None,
+        input_schema: raw_json(&input_schema),
+        output_schema: Some(raw_json(&output_schema)),
         annotations: Some(annotations),
         meta: None,
     }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -15,6 +16,7 @@ use crate::gateway::names;
 use crate::gateway::upstream::Upstream;
 use crate::hash::fnv64;
 use crate::jsonrpc;
+use crate::limits::SCRIPT_TIME_MAX;
 use crate::registry::Instance;
 use crate::registry::entry::Status;
 use crate::session::State;
@@ -39,17 +41,20 @@ pub struct Member {
 }
 
 pub struct Route {
-    upstream: Arc<Upstream>,
-    tool: String,
+    pub upstream: Arc<Upstream>,
+    /// The instance's own name for it.
+    pub tool: String,
+    /// What the tool itself asks for, where that is more than a call gets otherwise.
+    pub timeout: Option<Duration>,
 }
 
 /// A tool as an instance told it: members by name, values as they were written.
 pub type RawTool = BTreeMap<String, Box<RawValue>>;
 
 impl Snapshot {
-    /// The instance and its own name for a published tool.
-    pub fn route(&self, published: &str) -> Option<(&Arc<Upstream>, &str)> {
-        self.routes.get(published).map(|route| (&route.upstream, route.tool.as_str()))
+    /// Where a published tool is.
+    pub fn route(&self, published: &str) -> Option<&Route> {
+        self.routes.get(published)
     }
 
     /// The members whose id begins with `prefix`.
@@ -141,7 +146,8 @@ fn publish(told: &Told<'_>, routes: &mut HashMap<String, Route>) -> Vec<(String,
         if routes.contains_key(&name) {
             name = names::beside(&entry.instance_id, &name, original);
         }
-        let route = Route { upstream: Arc::clone(told.upstream), tool: original.clone() };
+        let upstream = Arc::clone(told.upstream);
+        let route = Route { upstream, tool: original.clone(), timeout: timeout_of(tool) };
         routes.insert(name.clone(), route);
         published.push((name.clone(), original.clone(), renamed(tool, &name, original, &told.upstream.instance)));
     }
@@ -160,6 +166,13 @@ fn renamed(tool: &RawTool, published: &str, original: &str, instance: &Instance)
         tool.insert(member.to_owned(), value.expect("strings and maps of strings encode"));
     }
     tool
+}
+
+/// `io.dcc-mcp/timeout-secs` in `_meta`, as instances of ours tell it of tools that take long.
+fn timeout_of(tool: &RawTool) -> Option<Duration> {
+    let meta: Map<String, Value> = serde_json::from_str(tool.get("_meta")?.get()).ok()?;
+    let seconds = meta.get("io.dcc-mcp/timeout-secs")?.as_f64()?;
+    (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(SCRIPT_TIME_MAX).min(SCRIPT_TIME_MAX))
 }
 
 /// The name under which its instance knows a tool.

@@ -107,10 +107,16 @@ impl Upstream {
     }
 
     /// Hands a tool call on under the instance's own name for the tool, and relays what comes back.
-    pub fn call_tool(self: &Arc<Self>, tool: &str, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+    pub fn call_tool(
+        self: &Arc<Self>,
+        tool: &str,
+        call: &ToolCall<'_>,
+        deadline: Deadline,
+        outlet: &mut Outlet<'_, '_>,
+    ) -> Answer {
         let started = Instant::now();
         let _counted = self.count();
-        let result = self.forward(tool, call, outlet);
+        let result = self.forward(tool, call, deadline, outlet);
         let outcome = match &result {
             Ok(response) if response.is_error => Outcome::Refused,
             Ok(response) if response.says_tool_failed() => Outcome::ToolError,
@@ -165,15 +171,16 @@ impl Upstream {
         self: &Arc<Self>,
         tool: &str,
         call: &ToolCall<'_>,
+        deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Response, UpstreamError> {
-        let session = self.session(call.deadline)?;
-        match self.forward_once(&session, tool, call, outlet) {
+        let session = self.session(deadline)?;
+        match self.forward_once(&session, tool, call, deadline, outlet) {
             // The instance was restarted under the same address: the request was not taken, so it may be repeated.
             Err(UpstreamError::Status(404)) if session.id.is_some() => {
                 self.forget(&session);
-                let session = self.session(call.deadline)?;
-                self.forward_once(&session, tool, call, outlet)
+                let session = self.session(deadline)?;
+                self.forward_once(&session, tool, call, deadline, outlet)
             }
             result => result,
         }
@@ -184,11 +191,12 @@ impl Upstream {
         session: &Arc<UpstreamSession>,
         tool: &str,
         call: &ToolCall<'_>,
+        deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Response, UpstreamError> {
         let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
         let message = request_text(id, "tools/call", &rewritten_params(call, tool, id));
-        let mut reply = self.send(session, &message, call.deadline, false)?;
+        let mut reply = self.send(session, &message, deadline, false)?;
         let canceller = reply.canceller();
         let (upstream, cancelled_session) = (Arc::clone(self), Arc::clone(session));
         call.ticket.on_cancel(move || {
@@ -196,7 +204,7 @@ impl Upstream {
             upstream.notify_cancelled(&cancelled_session, id);
         });
         let mut client = Client { outlet, progress: call.progress() };
-        let result = self.receive(&mut reply, id, call.deadline, &mut client);
+        let result = self.receive(&mut reply, id, deadline, &mut client);
         if call.ticket.is_cancelled() {
             return Err(UpstreamError::Cancelled);
         }
