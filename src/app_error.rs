@@ -30,7 +30,7 @@ impl AppError {
 impl fmt::Display for AppError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AppError::Log(error) => write!(f, "the log folder cannot be used: {error}; see --log-dir"),
+            AppError::Log(error) => write!(f, "logging cannot start: {error}"),
             AppError::TokenFile(file, error) => write!(f, "the token file {} cannot be used: {error}", file.display()),
             AppError::Bind(address, error) => {
                 write!(f, "{address} cannot be bound: {error}; see --host and --mcp-port")

@@ -220,6 +220,7 @@ impl State {
                 self.interval
             }
             Err(error) => {
+                metrics::REGISTRY_ERRORS.record(RegistryError::Write);
                 if self.complaint.failed(Instant::now()) {
                     log::warn!("heartbeat not written error=\"{error}\"");
                 }

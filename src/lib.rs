@@ -32,6 +32,7 @@ pub mod gateway;
 pub mod instance;
 
 pub mod config;
+pub mod query;
 
 pub mod app_error;
 pub mod parts;

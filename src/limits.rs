@@ -143,6 +143,8 @@ pub const TOOLS_FETCH_EVERY: Duration = Duration::from_secs(5);
 pub const WARM_UP_MAX: Duration = Duration::from_secs(3);
 /// Time the own listener gets to answer the self-probe.
 pub const SELF_PROBE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Time a server gets to answer `healthcheck` or `status`; container engines wait longer than that for the command.
+pub const QUERY_TIME_MAX: Duration = Duration::from_secs(5);
 /// Time each instance gets when the gateway asks all of them at once (skills).
 pub const FAN_OUT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Instances asked at the same time.
@@ -200,10 +202,28 @@ pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 pub const SIGNALS_WAITING_MAX: usize = 16;
 /// Time the service manager gets to take a notification.
 pub const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
+/// Bytes of one log line on standard error where that is a pipe. Linux takes up to 4 KiB (`PIPE_BUF`) whole and at once
+/// from a writer that was told there is room; more could block for as long as nobody reads. The rest is cut and marked.
+pub const PIPE_LINE_BYTES_MAX: usize = 4000;
+/// Time that a log line waits for a reader of standard error who is slow. Beyond: lines are counted, not written.
+pub const STDERR_STALL_MAX: Duration = Duration::from_millis(100);
+/// A log file that failed (full disk, no permission) is tried again after this time; its lines are counted meanwhile.
+pub const LOG_RETRY_EVERY: Duration = Duration::from_secs(30);
+/// Log files of one name that may be in use by other processes before the next name is given up (`<name>-2` …).
+pub const LOG_NAMES_MAX: usize = 64;
+/// Application types told apart in metrics. Beyond: counted together as `other`.
+pub const DCC_LABELS_MAX: usize = 64;
 /// Messages waiting for a worker thread, where nothing else is said.
 pub const INBOX_MAX: usize = 256;
 /// Time a worker gets to end when it is told to stop.
 pub const WORKER_STOP_MAX: Duration = Duration::from_secs(2);
+
+// ---- flags ------------------------------------------------------------------------------------------------------
+
+/// The longest time a flag takes: a week. Beyond: a usage error; no wait is without an end.
+pub const FLAG_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Connections a flag may allow. Each has a thread, and Linux has 32,768 of them by default. Beyond: as above.
+pub const FLAG_CONNECTIONS_MAX: usize = 65_536;
 
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
@@ -216,5 +236,4 @@ const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());
 const _: () = assert!(POOL_IDLE_TIME_MAX.as_secs() < IDLE_KEEP_ALIVE.as_secs());
-const _: () =
-    assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");
+const _: () = assert!(PIPE_LINE_BYTES_MAX < 4096 && PIPE_LINE_BYTES_MAX < LOG_LINE_BYTES_MAX);

@@ -1,302 +1,364 @@
-//! One line an event, `key=value`, to standard error and, when asked for, to a file that rotates by size and day.
+//! The one `log::Log` of the program: standard error through `simple_logger`, and a rotating file when asked for.
 //!
-//! Standard error goes through `simple_logger`. Its `eprintln!` panics when the stream is closed or its disk is full;
-//! that panic is caught here, since a server must not end because nobody reads its log.
+//! Both get the same line (`line.rs`); on standard error the level and the module stand before it.
 //!
-//! **Invariant**: one event is one line, whatever a client sent: control characters are escaped. A log that cannot be
-//! written stops or slows nothing.
-//! **Thread**: any; the file is behind one lock, held for one write.
-//! **Bounds**: `LOG_LINE_BYTES_MAX`; the file's size and count are the operator's.
-//! Left out on purpose: targets other than a stream and files; journald and collectors read those.
+//! **Invariant**: logging never fails, ends or stops its caller: not by a full disk, not by a standard error that is
+//! closed or that nobody reads. What could not be written is counted, and the count is written as soon as it can be.
+//! **Thread**: any.
+//! **Bounds**: `LOG_LINE_BYTES_MAX`, `PIPE_LINE_BYTES_MAX`, `STDERR_STALL_MAX`; the file's in `file.rs`.
+//! Left out on purpose: a thread and a queue for lines. A line is in the kernel when its macro returns, so that the last
+//! words of a process that is killed are not lost. The price: `--log-dir` belongs on a local disk.
 
-use std::cell::{Cell, RefCell};
-use std::fmt::{self, Write as _};
-use std::fs::{self, File, OpenOptions};
+pub mod file;
+pub mod line;
+
+use std::cell::Cell;
+use std::fmt;
 use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Instant, SystemTime};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
 use simple_logger::SimpleLogger;
 
-use crate::limits::LOG_LINE_BYTES_MAX;
+use self::file::{RotatingFile, Written};
+use self::line::Stamp;
+use crate::limits::{LOG_LINE_BYTES_MAX, PIPE_LINE_BYTES_MAX, STDERR_STALL_MAX};
 
+#[derive(Clone, Debug)]
 pub struct LogConfig {
     pub level: LevelFilter,
     pub file: Option<FileConfig>,
 }
 
-#[derive(Clone)]
+/// Where the log files are, and how large and many.
+#[derive(Clone, Debug)]
 pub struct FileConfig {
     pub folder: PathBuf,
-    /// Tells the files of processes that share a folder apart.
+    /// Tells this process apart in the folder: the short instance id. Letters, digits, `-` and `_`.
     pub name: String,
+    /// Bytes of one file, unless a single line is longer.
     pub bytes_max: u64,
+    /// Files kept of this process, the one being written included; and files kept of all dead processes together.
     pub files_max: usize,
 }
 
-/// A file that failed is tried again after this time.
-const FILE_RETRY: Duration = Duration::from_secs(30);
-
-static LOGGER: OnceLock<Logger> = OnceLock::new();
-
-thread_local! {
-    static REQUEST: RefCell<Option<u64>> = const { RefCell::new(None) };
-    static WRITING: Cell<bool> = const { Cell::new(false) };
+#[derive(Debug, PartialEq, Eq)]
+pub enum LogError {
+    AlreadyStarted,
 }
 
-/// Starts the log. Fails when the file's folder cannot be made, or when it was started before.
-pub fn start(config: LogConfig) -> io::Result<()> {
-    let stderr = SimpleLogger::new().with_level(config.level);
-    let file = config.file.map(RotatingFile::open).transpose()?.map(Mutex::new);
-    let logger = LOGGER.get_or_init(|| Logger { stderr, file });
-    log::set_logger(logger).map_err(|_| io::Error::other("the log was started before"))?;
+/// A value that somebody else chose, in a log line: as it is when it is plain, else in quotes with `"`, `\` and control
+/// characters escaped.
+pub struct Quoted<'a>(pub &'a str);
+
+/// Starts logging for the whole process, panics included. A folder that cannot be written to is no error: it is said on
+/// standard error, and tried again later.
+pub fn start(config: LogConfig) -> Result<(), LogError> {
+    let logger = Logger {
+        stderr: Stderr::new(config.level),
+        file: config.file.map(|file| Mutex::new(RotatingFile::new(file))),
+        level: config.level,
+    };
+    LOGGER.set(logger).map_err(|_| LogError::AlreadyStarted)?;
+    let logger = LOGGER.get().ok_or(LogError::AlreadyStarted)?;
+    log::set_logger(logger).map_err(|_| LogError::AlreadyStarted)?;
     log::set_max_level(config.level);
-    panic::set_hook(Box::new(|panic| {
-        if !WRITING.get() {
-            log::error!("event=panic what={}", Quoted(&panic.to_string()));
-        }
-    }));
+    panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
-/// Opens the file anew: whoever moved it away gets the old one.
+/// Opens the log file anew, for SIGHUP after somebody moved it.
 pub fn reopen() {
     if let Some(file) = LOGGER.get().and_then(|logger| logger.file.as_ref()) {
         file.lock().unwrap_or_else(PoisonError::into_inner).reopen();
     }
 }
 
-/// Marks what this thread logs, until the guard is dropped, with a number of its own.
-pub fn request() -> RequestMark {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    RequestMark(REQUEST.replace(Some(NEXT.fetch_add(1, Ordering::Relaxed))))
+/// Until the guard is dropped, every line of this thread bears a new request id.
+pub fn request() -> RequestGuard {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let id = LAST.fetch_add(1, Relaxed) + 1;
+    RequestGuard { before: REQUEST.replace(Some(id)) }
 }
 
-pub struct RequestMark(Option<u64>);
+/// The request id of this thread, for a thread that works for the same request.
+pub fn request_id() -> Option<u64> {
+    REQUEST.get()
+}
 
-impl Drop for RequestMark {
+/// As `request`, with the id of another thread.
+pub fn request_of(id: Option<u64>) -> RequestGuard {
+    RequestGuard { before: REQUEST.replace(id) }
+}
+
+#[must_use = "the id is taken back when the guard is dropped"]
+pub struct RequestGuard {
+    before: Option<u64>,
+}
+
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        REQUEST.set(self.0);
+        REQUEST.set(self.before);
     }
 }
 
-/// Text from elsewhere as a value: quoted where it needs to be, and always on one line.
-pub struct Quoted<'a>(pub &'a str);
+static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
-        if plain { f.write_str(self.0) } else { write!(f, "{:?}", self.0) }
-    }
+thread_local! {
+    static REQUEST: Cell<Option<u64>> = const { Cell::new(None) };
+    /// A panic of this thread is caught where it is expected, and not worth a line.
+    static PANIC_IS_EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Logger {
-    stderr: SimpleLogger,
+    stderr: Stderr,
     file: Option<Mutex<RotatingFile>>,
+    level: LevelFilter,
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.stderr.enabled(metadata)
+        metadata.level() <= self.level
     }
 
     fn log(&self, record: &Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = line(record);
-        WRITING.set(true);
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| {
-            let metadata = record.metadata().clone();
-            self.stderr.log(&Record::builder().metadata(metadata).args(format_args!("{line}")).build());
-        }));
-        WRITING.set(false);
+        let (thread, at) = (thread::current(), SystemTime::now());
+        let request = REQUEST.try_with(Cell::get).unwrap_or_default();
+        let stamp = Stamp { at, level: record.level(), thread: thread.name().unwrap_or("unnamed"), request };
+        let line = line::format(&stamp, *record.args(), LOG_LINE_BYTES_MAX);
+        self.stderr.write(record.level(), record.target(), &line);
         if let Some(file) = &self.file {
-            let text = format!("{:<5} [{}] {line}\n", record.level(), record.target());
-            file.lock().unwrap_or_else(PoisonError::into_inner).write(text.as_bytes(), SystemTime::now());
+            let written = file.lock().unwrap_or_else(PoisonError::into_inner).write(&line, at, Instant::now());
+            self.tell(&stamp, written, file);
         }
     }
 
     fn flush(&self) {}
 }
 
-/// The event's time, thread, request and text, as one bounded line.
-fn line(record: &Record<'_>) -> String {
-    let mut line = format!("at={}", timestamp(SystemTime::now()));
-    if let Some(name) = std::thread::current().name() {
-        let _ = write!(line, " thread={name}");
+impl Logger {
+    /// Says on standard error that the file failed, or that it is back.
+    fn tell(&self, stamp: &Stamp<'_>, written: Written, file: &Mutex<RotatingFile>) {
+        let folder = || file.lock().unwrap_or_else(PoisonError::into_inner).folder().display().to_string();
+        let (level, message) = match written {
+            Written::Yes | Written::StillFailed => return,
+            Written::FailedNow(error) => {
+                let error = error.to_string();
+                (Level::Error, format!("event=log_file_failed folder={} error={}", Quoted(&folder()), Quoted(&error)))
+            }
+            Written::Again(lost) => {
+                (Level::Warn, format!("event=log_file_back folder={} lost={lost}", Quoted(&folder())))
+            }
+        };
+        let stamp = Stamp { at: stamp.at, level, thread: stamp.thread, request: None };
+        self.stderr.write(level, module_path!(), &line::format(&stamp, format_args!("{message}"), LOG_LINE_BYTES_MAX));
     }
-    if let Some(request) = REQUEST.with_borrow(|request| *request) {
-        let _ = write!(line, " request={request:x}");
-    }
-    line.push(' ');
-    let text = record.args().to_string();
-    for c in text.chars() {
-        if line.len() >= LOG_LINE_BYTES_MAX {
-            line.push_str(" (cut)");
-            break;
+}
+
+struct Stderr {
+    logger: SimpleLogger,
+    /// Lines written to a pipe without room for them would block.
+    bytes_max: usize,
+    /// Nobody reads: no further line waits for that.
+    stalled: AtomicBool,
+    lost: AtomicU64,
+}
+
+impl Stderr {
+    fn new(level: LevelFilter) -> Stderr {
+        let stat = fstat(io::stderr());
+        let is_pipe = stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        Stderr {
+            logger: SimpleLogger::new().with_level(level),
+            bytes_max: if is_pipe { PIPE_LINE_BYTES_MAX } else { LOG_LINE_BYTES_MAX },
+            stalled: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
         }
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
-}
-
-/// `2026-11-24T08:00:00.123Z` (RFC 3339, UTC).
-pub fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-/// Days since 1970-01-01 as year, month, day of the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Counted from 0000-03-01, so that the leap day is the last of a year; 146,097 days are 400 years.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-struct RotatingFile {
-    config: FileConfig,
-    file: Option<File>,
-    bytes: u64,
-    day: u64,
-    failed: Option<Instant>,
-}
-
-/// Whether a file of this size and day is full before `more` bytes are written today.
-fn rotation_is_due(bytes: u64, day: u64, more: u64, today: u64, bytes_max: u64) -> bool {
-    bytes > 0 && (day != today || bytes + more > bytes_max)
-}
-
-impl RotatingFile {
-    fn open(config: FileConfig) -> io::Result<RotatingFile> {
-        fs::create_dir_all(&config.folder)?;
-        let mut file = RotatingFile { config, file: None, bytes: 0, day: day_of(SystemTime::now()), failed: None };
-        file.reopen_file()?;
-        Ok(file)
     }
 
-    fn write(&mut self, line: &[u8], now: SystemTime) {
-        if self.failed.is_some_and(|failed| failed.elapsed() < FILE_RETRY) {
+    fn write(&self, level: Level, target: &str, line: &str) {
+        if !self.takes_a_line() {
+            self.lost.fetch_add(1, Relaxed);
             return;
         }
-        let today = day_of(now);
-        let due = rotation_is_due(self.bytes, self.day, line.len() as u64, today, self.config.bytes_max);
-        let written = (|| {
-            if due {
-                self.rotate();
-            }
-            if self.file.is_none() {
-                self.reopen_file()?;
-            }
-            self.day = today;
-            match &mut self.file {
-                Some(file) => file.write_all(line),
-                None => Ok(()),
-            }
-        })();
-        match written {
-            Ok(()) => (self.bytes, self.failed) = (self.bytes + line.len() as u64, None),
-            // The lines of the next half minute are on standard error alone.
-            Err(_) => (self.file, self.failed) = (None, Some(Instant::now())),
+        let lost = self.lost.swap(0, Relaxed);
+        let was_told = lost == 0 || self.put(Level::Warn, module_path!(), &format!("event=lines_lost count={lost}"));
+        let was_put = was_told && self.put(level, target, &line::shorten(line, self.bytes_max));
+        let still_lost = if was_told { 0 } else { lost } + u64::from(!was_put);
+        self.lost.fetch_add(still_lost, Relaxed);
+    }
+
+    /// Whether a write would not block. A reader who is only slow gets a moment, once.
+    fn takes_a_line(&self) -> bool {
+        let patience = if self.stalled.load(Relaxed) { 0 } else { STDERR_STALL_MAX.as_millis() as i64 };
+        let timeout = Timespec { tv_sec: patience / 1000, tv_nsec: patience % 1000 * 1_000_000 };
+        let stderr = io::stderr();
+        let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+        let mut answer = poll(&mut asked, Some(&timeout));
+        if answer == Err(Errno::INTR) {
+            answer = poll(&mut asked, Some(&timeout));
         }
+        let answered = answer.is_ok_and(|count| count > 0);
+        self.stalled.store(!answered, Relaxed);
+        answered && asked[0].revents() == PollFlags::OUT
     }
 
-    fn reopen(&mut self) {
-        self.file = None;
-        self.failed = None;
-    }
-
-    fn reopen_file(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().create(true).append(true).open(self.path(0))?;
-        self.bytes = file.metadata()?.len();
-        self.file = Some(file);
-        Ok(())
-    }
-
-    /// Moves each file one number up; the oldest falls off the end.
-    fn rotate(&mut self) {
-        self.file = None;
-        let oldest = self.config.files_max.saturating_sub(1);
-        let _ = fs::remove_file(self.path(oldest));
-        for number in (0..oldest).rev() {
-            let _ = fs::rename(self.path(number), self.path(number + 1));
+    /// `simple_logger` writes with `eprintln!`, which panics when standard error takes no bytes, as on a full disk. That
+    /// must not reach the caller, who only wanted to log. While a thread panics, another panic could end the process on
+    /// the spot, so that we write by ourselves then.
+    fn put(&self, level: Level, target: &str, line: &str) -> bool {
+        let target = target.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")).unwrap_or(target);
+        if thread::panicking() {
+            return io::stderr().write_all(format!("{level:<5} [{target}] {line}\n").as_bytes()).is_ok();
         }
+        let record = |args: fmt::Arguments<'_>| {
+            self.logger.log(&Record::builder().level(level).target(target).args(args).build());
+        };
+        PANIC_IS_EXPECTED.set(true);
+        let written = panic::catch_unwind(AssertUnwindSafe(|| record(format_args!("{line}"))));
+        PANIC_IS_EXPECTED.set(false);
+        written.is_ok()
     }
+}
 
-    fn path(&self, number: usize) -> PathBuf {
-        let FileConfig { folder, name, .. } = &self.config;
-        match number {
-            0 => folder.join(format!("{name}.log")),
-            number => folder.join(format!("{name}.log.{number}")),
+/// The panic hook: one line instead of the several of the standard one.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    if PANIC_IS_EXPECTED.try_with(Cell::get).unwrap_or(false) {
+        return;
+    }
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    log::error!("event=panic place={} message={}", Quoted(&place), Quoted(text));
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        line::write_quoted(f, self.0)
+    }
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogError::AlreadyStarted => f.write_str("logging was started already"),
         }
     }
 }
 
-fn day_of(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400
-}
+impl std::error::Error for LogError {}
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
     use super::*;
 
-    #[test]
-    fn times() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400, "2000-02-29T00:00:00.000Z"),
-            (1_795_488_507, "2026-11-24T02:48:27.000Z"),
-            (4_107_542_399, "2100-02-28T23:59:59.000Z"),
-            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
-        }
-    }
+    const CHILD: &str = "LOGGING_TEST_CHILD";
 
     #[test]
-    fn values_stay_on_one_line() {
-        for (text, expected) in [("plain/path", "plain/path"), ("", "\"\""), ("a b", "\"a b\""), ("a\nb", "\"a\\nb\"")]
+    fn request_ids_nest_and_end() {
+        assert_eq!(request_id(), None);
+        let outer = request();
+        let id = request_id();
         {
-            assert_eq!(Quoted(text).to_string(), expected);
+            let _inner = request();
+            assert!(request_id() > id);
         }
-        let args = format_args!("event=x\nevent=forged");
-        assert!(!line(&Record::builder().args(args).build()).contains('\n'));
+        assert_eq!(request_id(), id);
+        drop(outer);
+        assert_eq!(request_id(), None);
+        let _lent = request_of(Some(7));
+        assert_eq!(request_id(), Some(7));
+    }
+
+    /// Runs in a process of its own, since logging is started once in a process. Ends with exit code 0 only if no line
+    /// stopped or ended it.
+    #[test]
+    fn child() {
+        let Some(dir) = std::env::var_os(CHILD) else { return };
+        let file = FileConfig { folder: dir.into(), name: "child".to_owned(), bytes_max: 1 << 30, files_max: 7 };
+        let config = LogConfig { level: LevelFilter::Info, file: Some(file) };
+        assert_eq!(start(config.clone()), Ok(()));
+        assert_eq!(start(config), Err(LogError::AlreadyStarted));
+        let _request = request();
+        log::info!("event=first value={}", Quoted("a b\nc"));
+        log::debug!("event=hidden");
+        let panicked = thread::Builder::new().name("worker".to_owned()).spawn(|| panic!("two\nlines"));
+        assert!(panicked.unwrap().join().is_err());
+        for number in 0..200 {
+            log::warn!("event=long number={number} {}", "x".repeat(5000));
+        }
+        log::error!("event=last");
+    }
+
+    /// Runs `child` and gives its standard error, if it was a pipe that somebody read, and its file.
+    fn run_child(name: &str, stderr: Stdio) -> (String, String) {
+        let dir = std::env::temp_dir().join(format!("dcc-mcp-logging-test-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "--nocapture", "logging::tests::child"]).env(CHILD, &dir);
+        let output = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap().wait_with_output().unwrap();
+        assert!(output.status.success(), "{name}: {}", output.status);
+        let text = fs::read_to_string(dir.join("dcc-mcp-server.child.log")).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        (String::from_utf8(output.stderr).unwrap(), text)
+    }
+
+    fn check_file(text: &str) {
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 203);
+        assert!(lines.iter().all(|line| line.starts_with("at=20") && line.contains("Z level=")));
+        assert!(lines[0].ends_with(" request=1 event=first value=\"a b\\nc\""), "{}", lines[0]);
+        assert!(lines[1].contains(" level=error thread=worker event=panic place="), "{}", lines[1]);
+        assert!(lines[1].ends_with(" message=\"two\\nlines\""), "{}", lines[1]);
+        assert!(lines[202].ends_with(" event=last"));
     }
 
     #[test]
-    fn rotation() {
-        for (bytes, day, more, today, due) in
-            [(0, 1, 500, 2, false), (10, 1, 10, 1, false), (95, 1, 10, 1, true), (10, 1, 1, 2, true)]
-        {
-            assert_eq!(rotation_is_due(bytes, day, more, today, 100), due, "{bytes} {day} {more} {today}");
-        }
+    fn both_get_every_line() {
+        let (stderr, file) = run_child("read", Stdio::piped());
+        check_file(&file);
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert_eq!(lines.len(), 203);
+        assert!(lines[0].starts_with("INFO  [logging::tests] at=20"), "{}", lines[0]);
+        assert!(lines[2].len() < 4096 && lines[2].ends_with("...[cut]"));
     }
 
     #[test]
-    fn files_are_rotated_and_counted() {
-        let folder = std::env::temp_dir().join(format!("dcc-mcp-log-{}", crate::os::uuid_v4()));
-        let config = FileConfig { folder: folder.clone(), name: "t".to_owned(), bytes_max: 10, files_max: 3 };
-        let mut file = RotatingFile::open(config).expect("a log in a new folder");
-        for text in ["one-one-1\n", "two-two-2\n", "three-3-3\n", "four-4-4-\n"] {
-            file.write(text.as_bytes(), SystemTime::now());
-        }
-        let mut names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["t.log", "t.log.1", "t.log.2"]);
-        assert_eq!(fs::read_to_string(folder.join("t.log")).unwrap(), "four-4-4-\n");
-        fs::remove_dir_all(folder).unwrap();
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_under_standard_error_ends_nothing() {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        check_file(&run_child("full", full.into()).1);
+    }
+
+    #[test]
+    fn a_closed_standard_error_ends_nothing() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        check_file(&run_child("closed", writer.into()).1);
+    }
+
+    #[test]
+    fn a_standard_error_that_nobody_reads_stops_nothing() {
+        let (reader, writer) = io::pipe().unwrap();
+        let started = Instant::now();
+        check_file(&run_child("unread", writer.into()).1);
+        assert!(started.elapsed() < Duration::from_secs(20));
+        drop(reader);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use crate::app_error::AppError;
-use crate::config::Config;
+use crate::config::{Config, ToolList};
 use crate::election;
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
@@ -80,7 +80,7 @@ pub fn start_catalogue(
     let settings = CatalogueSettings {
         store: store.clone(),
         own_tools: meta::own_tools(),
-        own_tools_only: config.own_tools_only,
+        own_tools_only: config.tool_list == ToolList::Meta,
         token: access.own_token(),
     };
     Catalogue::start(settings, Arc::clone(hub)).map_err(AppError::Thread)
@@ -114,7 +114,7 @@ pub fn access(config: &Config, advertised: &str) -> Result<Access, AppError> {
 }
 
 pub fn log_config(config: &Config, instance_id: &str) -> LogConfig {
-    let name = format!("dcc-mcp-server.{}", crate::gateway::names::short(instance_id));
+    let name = crate::gateway::names::short(instance_id);
     let file = FileConfig {
         folder: config.log_dir.clone(),
         name,

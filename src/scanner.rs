@@ -17,6 +17,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::backoff::{Backoff, Complaint};
 use crate::limits::{PRUNES_PER_SCAN_MAX, REGISTRY_RETRY_MAX, SCAN_EVERY, SCAN_RETRY_MAX, SCAN_TIME_MAX};
+use crate::metrics::{self, RegistryError};
 use crate::os;
 use crate::registry::facts::{Facts, HostFacts};
 use crate::registry::foreign::Rows;
@@ -161,7 +162,9 @@ impl State {
     /// One scan and what follows from it; the pause until the next.
     fn look(&mut self) -> Duration {
         let moment = Moment { now: Instant::now(), wall: os::wall_clock() };
-        match self.store.scan(&mut self.cache) {
+        let scanned = self.store.scan(&mut self.cache);
+        metrics::REGISTRY_SCAN.record(moment.now.elapsed());
+        match scanned {
             Ok(scan) => {
                 self.foreign.refresh(self.store.root());
                 let (view, prunes) = self.observer.observe(&scan, &self.foreign, moment, self.facts.as_ref());
@@ -174,6 +177,7 @@ impl State {
                 SCAN_EVERY
             }
             Err(error) => {
+                metrics::REGISTRY_ERRORS.record(RegistryError::Read);
                 self.tell_error(&error, moment.now);
                 self.pauses.failed()
             }
