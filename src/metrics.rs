@@ -80,10 +80,11 @@ label! {
         BodyIncomplete = "body_incomplete",
         BodyTooLarge = "body_too_large",
         Connections = "connections",
-        Streams = "streams",
+        Streams = "too_many_streams",
         HostNotAllowed = "host_not_allowed",
         OriginNotAllowed = "origin_not_allowed",
         Unauthorized = "unauthorized",
+        InternalError = "internal_error",
         Other = "other",
     }
 }

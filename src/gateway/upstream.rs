@@ -125,6 +125,9 @@ impl Upstream {
             Err(UpstreamError::Http(ClientError::Timeout { .. })) => Outcome::Timeout,
             Err(_) => Outcome::Unreachable,
         };
+        if let Some(kind) = result.as_ref().err().and_then(UpstreamError::kind) {
+            metrics::UPSTREAM_ERRORS.record(kind);
+        }
         metrics::TOOL_CALLS.record(&self.instance.entry.dcc_type, outcome, started.elapsed());
         match result {
             Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),

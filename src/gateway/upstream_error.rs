@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::http::client_error::ClientError;
+use crate::metrics;
 
 /// Why an instance gave no answer. `Display` says what to do about it.
 #[derive(Debug)]
@@ -15,6 +16,26 @@ pub enum UpstreamError {
     /// It refused the handshake.
     Refused(String),
     Cancelled,
+}
+
+impl UpstreamError {
+    /// The failure as metrics tell it; None where the instance did its part.
+    pub fn kind(&self) -> Option<metrics::UpstreamError> {
+        Some(match self {
+            UpstreamError::Http(ClientError::Connect { .. }) => metrics::UpstreamError::Connect,
+            UpstreamError::Http(ClientError::Timeout { .. }) => metrics::UpstreamError::Timeout,
+            UpstreamError::Http(ClientError::Closed { .. } | ClientError::Write { .. } | ClientError::Read { .. }) => {
+                metrics::UpstreamError::Closed
+            }
+            UpstreamError::Http(ClientError::TooLarge { .. }) => metrics::UpstreamError::TooLarge,
+            UpstreamError::Http(ClientError::Protocol { .. }) | UpstreamError::Status(_) | UpstreamError::NotMcp(_) => {
+                metrics::UpstreamError::Protocol
+            }
+            UpstreamError::Http(ClientError::Request { .. } | ClientError::Cancelled { .. })
+            | UpstreamError::Refused(_)
+            | UpstreamError::Cancelled => return None,
+        })
+    }
 }
 
 impl From<ClientError> for UpstreamError {

@@ -24,6 +24,7 @@ use crate::http::Times;
 use crate::http::connection::{Link, serve};
 use crate::http::server::Handler;
 use crate::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, CONNECTION_STACK_BYTES};
+use crate::metrics::{self, Refused};
 use crate::throttle::Throttle;
 use crate::worker;
 
@@ -236,6 +237,7 @@ impl Acceptor {
 /// and could take the answer with it.
 fn refuse(link: &Link, why: &str) {
     static THROTTLE: Throttle = Throttle::new();
+    metrics::HTTP_REFUSED.record(Refused::Connections);
     if let Some(suppressed) = THROTTLE.allows() {
         log::warn!("event=connection_refused peer={} reason={why:?} suppressed={suppressed}", link.peer);
     }

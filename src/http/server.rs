@@ -17,6 +17,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use crate::http::fields::{HeadError, put_field, put_line, put_status_line};
 use crate::http::head::{Method, RequestHead};
 use crate::limits::LISTEN_BACKLOG;
+use crate::metrics::{self, Refused};
 
 #[cfg(not(feature = "tiny-http"))]
 pub type Server = crate::http::engine::Server;
@@ -105,6 +106,7 @@ impl<'a> Exchange<'a> {
 
     /// Answers with `{"error":{"code":"…","message":"…"}}`.
     pub fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
+        metrics::HTTP_REFUSED.record(Refused::of_code(refusal.code));
         let error = serde_json::json!({ "error": { "code": refusal.code, "message": refusal.message } });
         let body = error.to_string();
         self.respond(refusal.status, &[("Content-Type", "application/json")], &[body.as_bytes()])
