@@ -1,16 +1,43 @@
 # Everyday targets; `make` alone lists them.
 
-.PHONY: help check run test
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+PYTHON ?= python3
+
+.PHONY: help check test unit it clients demo run bench install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-check: ## formatting, clippy with warnings denied, tests: what CI runs
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo test --locked
+check: ## formatting, clippy with warnings denied, unit and integration tests: what CI runs
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(MAKE) --no-print-directory unit it
 
-run: ## starts one server with ARGS
-	cargo run --release --locked -- $(ARGS)
+test: check clients ## installs whatever the tests need and runs them all
 
-test: check ## installs what the tests need (nothing beyond Rust so far) and runs them all
+unit: ## tests beside the code
+	$(CARGO) test --locked --lib
+
+it: ## tests that run the built program; most of their time is waiting, so that many run at once
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test --locked --test it
+
+clients: ## official Python and TypeScript clients against a gateway with two instances
+	tests/clients/install.sh
+	$(CARGO) build --locked --quiet --bins
+	$(PYTHON) tests/clients/run.py
+
+demo: ## a gateway, two example instances with real skills, one call through the one endpoint
+	$(CARGO) build --locked --quiet --bins
+	$(PYTHON) docs/examples/demo.py
+
+run: ## one instance in the foreground, with the example skills; it takes port 9765 if that is free
+	$(CARGO) run --locked --quiet -- --skill-paths docs/examples/skills --load-skills all
+
+bench: ## speed beside nginx, in one run; installs nginx and wrk where they are missing
+	$(PYTHON) tests/bench/run.py
+
+install: ## the release build into $(DESTDIR)$(PREFIX)/bin
+	$(CARGO) build --locked --release --bins
+	install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/dcc-mcp-server" "$(DESTDIR)$(PREFIX)/bin/dcc-mcp-server"

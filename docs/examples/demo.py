@@ -13,18 +13,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SKILLS = ROOT / "docs" / "examples" / "skills"
+MODEL = ROOT / "docs" / "examples" / "files" / "cube.obj"
 PATIENCE = 15  # seconds
 LOG = "demo.log"
-
-# A cube, as a modelling application would export it.
-CUBE = """o cube
-v -1 -1 -1\nv 1 -1 -1\nv 1 1 -1\nv -1 1 -1\nv -1 -1 1\nv 1 -1 1\nv 1 1 1\nv -1 1 1
-f 1 4 3 2\nf 5 6 7 8\nf 1 2 6 5\nf 2 3 7 6\nf 3 4 8 7\nf 4 1 5 8
-"""
 
 
 def say(text=""):
@@ -131,8 +127,7 @@ def show_tools(tools):
     say(f"\ntools/list at http://…/mcp: {len(tools)} tools, those of the instances are")
     for tool in tools:
         if "__" in tool["name"]:
-            what = (tool.get("description") or "").split(".")[0]
-            say(f"  {tool['name']:44} {what[:70]}")
+            say(f"  {tool['name']:42} {textwrap.shorten(tool.get('description', ''), 70, placeholder=' …')}")
 
 
 def show_call(client, tool, arguments):
@@ -164,8 +159,6 @@ def main():
 
     with tempfile.TemporaryDirectory(prefix="dcc-mcp-demo-") as folder:
         folder = pathlib.Path(folder)
-        model = folder / "cube.obj"
-        model.write_text(CUBE)
         registry, port = folder / "registry", options.port or choose_port()
         processes = []
         try:
@@ -177,9 +170,9 @@ def main():
             show_instances(port, wait_for(3, port, processes, folder / LOG))
 
             client = Client(port)
-            tools, name = wait_for_tool(client, "__mesh_tools__inspect_mesh")
+            tools, name = wait_for_tool(client, "__mesh_tools__inspect_obj")
             show_tools(tools)
-            show_call(client, name, {"path": str(model)})
+            show_call(client, name, {"file": str(MODEL)})
             say(f"\nThe answer came from {name[:8]}, through the one endpoint http://127.0.0.1:{port}/mcp.")
             if options.keep:
                 say("Running until Ctrl-C.")

@@ -18,9 +18,8 @@ from world import ROOT, World, target  # noqa: E402
 CLIENTS = ROOT / "target" / "clients"
 HERE = pathlib.Path(__file__).resolve().parent
 SKILLS = ROOT / "docs" / "examples" / "skills"
+MODEL = ROOT / "docs" / "examples" / "files" / "cube.obj"
 CLIENT_PATIENCE = 180  # seconds for all checks of one client
-
-TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
 
 
 class Counting(http.server.BaseHTTPRequestHandler):
@@ -137,8 +136,6 @@ def main():
     passed = failed = 0
     with World(target() / "debug" / "dcc-mcp-server") as world:
         late = world.folder / "late"
-        model = world.folder / "triangle.obj"
-        model.write_text(TRIANGLE)
         names = [f"late-{number}" for number, _ in enumerate(commands())]
         for name in names:
             write_late_skill(late, name)
@@ -151,10 +148,10 @@ def main():
             plan = {
                 "url": f"http://127.0.0.1:{world.gateway_port}/mcp",
                 "modules": str(CLIENTS / "node"),
-                "tool": f"{maya[:8]}__mesh_tools__inspect_mesh",
-                "arguments": {"path": str(model)},
-                "bad_arguments": {"path": str(world.folder / "no-such-file.obj")},
-                "expected": {"vertices": 3},
+                "tool": f"{maya[:8]}__mesh_tools__inspect_obj",
+                "arguments": {"file": str(MODEL)},
+                "bad_arguments": {"file": str(world.folder / "no-such-file.obj")},
+                "expected": {"vertices": 8, "triangles": 12},
                 "count_tool": f"{counting[:8]}__count",
                 "load": {"skill_name": skill, "instance_id": blender},
                 "new_tool": f"{blender[:8]}__{skill.replace('-', '_')}__run",
