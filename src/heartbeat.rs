@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::backoff::{Backoff, Complaint};
 use crate::hash::fnv64_hex;
 use crate::limits::{BEAT_RETRY_MIN, REGISTRY_RETRY_MAX, TOOL_LIST_BYTES_MAX};
+use crate::metrics::{self, RegistryError};
 use crate::os;
 use crate::registry::entry::{Beat, Entry, EntryError, Status};
 use crate::registry::store::{Store, StoreError};
