@@ -35,8 +35,8 @@ use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::Revision;
-use crate::session::{ClientCapabilities, EndedSessions, Session};
+use crate::mcp::{CallToolParams, CancelledParams, InitializeParams, PaginatedParams, Revision};
+use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {
     pub service: Arc<dyn Service>,
@@ -50,43 +50,6 @@ pub struct Endpoint {
 
 /// The code for a request that its client cancelled; the specification names none, LSP's is the usual one.
 const REQUEST_CANCELLED: i32 = -32800;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct InitializeParams {
-    protocol_version: String,
-    #[serde(default)]
-    capabilities: ClientCapabilities,
-}
-
-#[derive(Deserialize)]
-struct ListParams {
-    cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CallToolParams<'a> {
-    #[serde(borrow)]
-    name: &'a RawValue,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
-    #[serde(borrow, rename = "_meta")]
-    meta: Option<CallMeta<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CallMeta<'a> {
-    #[serde(borrow)]
-    progress_token: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CancelledParams<'a> {
-    #[serde(borrow)]
-    request_id: &'a RawValue,
-}
 
 /// Why a message cannot be taken: the HTTP status and the error.
 struct Refused(u16, ErrorObject);
@@ -250,11 +213,11 @@ impl Endpoint {
         match method {
             "ping" => Ok(Payload::Owned(b"{}".to_vec())),
             "tools/list" => {
-                let params: Option<ListParams> = params.map(|params| read_params(Some(params))).transpose()?;
+                let params: Option<PaginatedParams> = params.map(|params| read_params(Some(params))).transpose()?;
                 if params.is_some_and(|params| params.cursor.is_some()) {
                     return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
                 }
-                Ok(Payload::Shared(self.service.list_tools()?))
+                Ok(Payload::Shared(self.service.list_tools(session.revision)?))
             }
             "tools/call" => self.call_tool(session, id, params, outlet),
             "initialize" => Err(ErrorObject::new(INVALID_REQUEST, "initialize must not be part of a batch").into()),

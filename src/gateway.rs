@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod meta;
 pub mod names;
 pub mod proxy;
+pub mod rewrite;
 pub mod snapshot;
 pub mod upstream;
 pub mod upstream_error;
@@ -29,6 +30,7 @@ use crate::http::head::{Method, RequestHead};
 use crate::http::server::Exchange;
 
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
+use crate::mcp::Revision;
 use crate::metrics::Route;
 use crate::session::State;
 use crate::status::{Status, respond_json};
@@ -55,9 +57,9 @@ impl Service for GatewayService {
         self.catalogue.now().state
     }
 
-    fn list_tools(&self) -> Result<Arc<[u8]>, ErrorObject> {
+    fn list_tools(&self, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
         match self.catalogue.warm() {
-            Ok(snapshot) => Ok(Arc::clone(&snapshot.tools)),
+            Ok(snapshot) => Ok(snapshot.tools.bytes(revision)),
             Err(_) => Err(ErrorObject::new(
                 INTERNAL_ERROR,
                 "the registry could not be read yet, so the tools are not known; ask again shortly (see /readyz)",

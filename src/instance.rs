@@ -16,7 +16,8 @@ use crate::front::Site;
 use crate::hash::fnv64;
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
-use crate::jsonrpc::{self, ErrorObject};
+use crate::jsonrpc::ErrorObject;
+use crate::mcp::{ListToolsResult, RawTool, Revision, Tool};
 use crate::metrics::Route;
 use crate::session::State;
 use crate::skills::Skills;
@@ -39,7 +40,7 @@ pub struct InstanceSite {
 /// `tools/list`, encoded once for each tool set.
 struct Listed {
     tools: Arc<ToolSet>,
-    result: Arc<[u8]>,
+    result: ListToolsResult,
     state: State,
 }
 
@@ -53,27 +54,23 @@ impl InstanceService {
     }
 
     /// The list for the tools as they are now.
-    fn listed(&self) -> (Arc<[u8]>, State) {
+    fn listed(&self) -> (ListToolsResult, State) {
         let tools = self.skills.tools();
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&listed.tools, &tools) {
             *listed = Listed::of(tools);
         }
-        (Arc::clone(&listed.result), listed.state)
+        (listed.result.clone(), listed.state)
     }
 }
 
 impl Listed {
     fn of(tools: Arc<ToolSet>) -> Listed {
-        let mut all = jsonrpc::to_bytes(&skill_tools());
-        let own = tools.encoded();
-        if own.len() > "[]".len() {
-            all.pop();
-            all.push(b',');
-            all.extend_from_slice(&own[1..]);
-        }
+        let own = skill_tools();
+        let all: Vec<RawTool> = own.iter().chain(tools.tools.iter().map(|tool| &tool.tool)).map(Tool::raw).collect();
+        let result = ListToolsResult::encode(&all.iter().collect::<Vec<_>>());
         let state = state_of(&tools);
-        Listed { tools, result: [br#"{"tools":"#, all.as_slice(), b"}"].concat().into(), state }
+        Listed { tools, result, state }
     }
 }
 
@@ -82,8 +79,8 @@ impl Service for InstanceService {
         self.listed().1
     }
 
-    fn list_tools(&self) -> Result<Arc<[u8]>, ErrorObject> {
-        Ok(self.listed().0)
+    fn list_tools(&self, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+        Ok(self.listed().0.bytes(revision))
     }
 
     fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {

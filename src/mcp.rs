@@ -5,9 +5,14 @@
 //! **Invariant**: pure; no thread, no clock, no I/O.
 //! Left out on purpose: JSON-RPC framing (`jsonrpc.rs`) and HTTP (`endpoint.rs`).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+
+use crate::jsonrpc;
 
 /// A revision of the protocol that takes part in the `initialize` handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +49,71 @@ impl Revision {
     /// `MCP-Protocol-Version` is checked from 2025-06-18 on.
     pub fn has_version_header(self) -> bool {
         self >= Revision::R2025_06_18
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InitializeParams {
+    pub protocol_version: String,
+    #[serde(default)]
+    pub capabilities: ClientCapabilities,
+}
+
+#[derive(Deserialize)]
+pub struct PaginatedParams {
+    pub cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct CallToolParams<'a> {
+    #[serde(borrow)]
+    pub name: &'a RawValue,
+    #[serde(borrow)]
+    pub arguments: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_meta")]
+    pub meta: Option<CallMeta<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallMeta<'a> {
+    #[serde(borrow)]
+    pub progress_token: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelledParams<'a> {
+    #[serde(borrow)]
+    pub request_id: &'a RawValue,
+}
+
+/// The client capabilities that a server may make use of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCapabilities {
+    pub roots: bool,
+    pub sampling: bool,
+    pub elicitation: bool,
+}
+
+impl ClientCapabilities {
+    /// As a number, for a session id.
+    pub fn bits(self) -> u32 {
+        u32::from(self.roots) | u32::from(self.sampling) << 1 | u32::from(self.elicitation) << 2
+    }
+
+    pub fn from_bits(bits: u32) -> ClientCapabilities {
+        ClientCapabilities { roots: bits & 1 != 0, sampling: bits & 2 != 0, elicitation: bits & 4 != 0 }
+    }
+}
+
+/// `capabilities` of `initialize`: a capability is offered by being there, whatever it holds.
+impl<'de> Deserialize<'de> for ClientCapabilities {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<ClientCapabilities, D::Error> {
+        let members = serde_json::Map::deserialize(input)?;
+        let has = |name| members.get(name).is_some_and(serde_json::Value::is_object);
+        Ok(ClientCapabilities { roots: has("roots"), sampling: has("sampling"), elicitation: has("elicitation") })
     }
 }
 
@@ -99,6 +169,13 @@ pub enum Content {
     Text { text: String },
 }
 
+impl Tool {
+    /// The same, member by member.
+    pub fn raw(&self) -> RawTool {
+        serde_json::from_slice(&jsonrpc::to_bytes(self)).expect("a tool is an object")
+    }
+}
+
 impl CallToolResult {
     /// A structured answer, given as text too for clients that only read that (tools, structured content).
     pub fn structured(value: Value) -> CallToolResult {
@@ -118,6 +195,39 @@ impl CallToolResult {
             structured_content: None,
             is_error: true,
             meta: None,
+        }
+    }
+}
+
+/// A tool as its server told it: members by name, values as they were written.
+pub type RawTool = BTreeMap<String, Box<RawValue>>;
+
+/// The result of `tools/list`, encoded once for each form that revisions want.
+#[derive(Clone)]
+pub struct ListToolsResult {
+    newest: Arc<[u8]>,
+    r2025_03_26: Arc<[u8]>,
+}
+
+impl ListToolsResult {
+    pub fn encode(tools: &[&RawTool]) -> ListToolsResult {
+        // Titles and output schemas came with 2025-06-18.
+        let older = |tool: &&RawTool| {
+            let mut tool = RawTool::clone(tool);
+            tool.retain(|member, _| member != "title" && member != "outputSchema");
+            tool
+        };
+        let encoded = |array: Vec<u8>| [br#"{"tools":"#, array.as_slice(), b"}"].concat().into();
+        ListToolsResult {
+            newest: encoded(jsonrpc::to_bytes(&tools)),
+            r2025_03_26: encoded(jsonrpc::to_bytes(&tools.iter().map(older).collect::<Vec<_>>())),
+        }
+    }
+
+    pub fn bytes(&self, revision: Revision) -> Arc<[u8]> {
+        match revision {
+            Revision::R2025_03_26 => Arc::clone(&self.r2025_03_26),
+            Revision::R2025_06_18 => Arc::clone(&self.newest),
         }
     }
 }

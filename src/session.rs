@@ -11,10 +11,8 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Deserialize;
-
 use crate::limits::ENDED_SESSIONS_MAX;
-use crate::mcp::Revision;
+use crate::mcp::{ClientCapabilities, Revision};
 use crate::os;
 
 /// What one `initialize` agreed on.
@@ -34,14 +32,6 @@ pub struct State {
     pub tools: u32,
     pub prompts: u32,
     pub resources: u32,
-}
-
-/// The client capabilities that a server may make use of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientCapabilities {
-    pub roots: bool,
-    pub sampling: bool,
-    pub elicitation: bool,
 }
 
 /// Sessions that their clients ended with DELETE: they get 404 from then on.
@@ -90,25 +80,6 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}.{:08x}.{:08x}", self.tools, self.prompts, self.resources)
-    }
-}
-
-impl ClientCapabilities {
-    fn bits(self) -> u32 {
-        u32::from(self.roots) | u32::from(self.sampling) << 1 | u32::from(self.elicitation) << 2
-    }
-
-    fn from_bits(bits: u32) -> ClientCapabilities {
-        ClientCapabilities { roots: bits & 1 != 0, sampling: bits & 2 != 0, elicitation: bits & 4 != 0 }
-    }
-}
-
-/// `capabilities` of `initialize`: a capability is offered by being there, whatever it holds.
-impl<'de> Deserialize<'de> for ClientCapabilities {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<ClientCapabilities, D::Error> {
-        let members = serde_json::Map::deserialize(input)?;
-        let has = |name| members.get(name).is_some_and(serde_json::Value::is_object);
-        Ok(ClientCapabilities { roots: has("roots"), sampling: has("sampling"), elicitation: has("elicitation") })
     }
 }
 

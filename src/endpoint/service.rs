@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
-use crate::mcp::CallToolResult;
+use crate::mcp::{CallToolResult, Revision};
 use crate::session::State;
 
 /// What is served: the tools of one instance, or of all.
@@ -22,7 +22,7 @@ pub trait Service: Send + Sync + 'static {
     fn state(&self) -> State;
 
     /// The result of `tools/list`, encoded.
-    fn list_tools(&self) -> Result<Arc<[u8]>, ErrorObject>;
+    fn list_tools(&self, revision: Revision) -> Result<Arc<[u8]>, ErrorObject>;
 
     /// Runs a tool and waits for its result.
     fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;

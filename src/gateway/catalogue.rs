@@ -16,7 +16,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::deadline::Deadline;
 use crate::gateway::names;
-use crate::gateway::snapshot::{RawTool, Snapshot, Told, tool_name};
+use crate::gateway::snapshot::{Snapshot, Told, tool_name};
 use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
 use crate::jsonrpc;
@@ -24,6 +24,7 @@ use crate::limits::{
     FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, TOOLS_PER_INSTANCE_MAX, WARM_UP_MAX,
     WORKER_STOP_MAX,
 };
+use crate::mcp::RawTool;
 use crate::metrics;
 use crate::registry::store::Store;
 use crate::registry::{Instance, View};

@@ -18,10 +18,10 @@ use serde_json::{Map, Value, json};
 use crate::deadline::Deadline;
 use crate::gateway::catalogue::Catalogue;
 use crate::gateway::names;
-use crate::gateway::snapshot::{Member, RawTool, Snapshot};
+use crate::gateway::snapshot::{Member, Snapshot};
 use crate::jsonrpc;
 use crate::limits::{FAN_OUT_THREADS_MAX, FAN_OUT_TIME_MAX};
-use crate::mcp::{CallToolResult, Tool, ToolAnnotations};
+use crate::mcp::{CallToolResult, RawTool, Tool, ToolAnnotations};
 use crate::skills::tools::skill_tools;
 use crate::worker;
 
@@ -34,7 +34,7 @@ type Arguments = Map<String, Value>;
 /// The definitions, as `tools/list` shows them.
 pub fn own_tools() -> Vec<RawTool> {
     let skills = skill_tools().into_iter().map(with_routing_arguments);
-    instance_tools().into_iter().chain(skills).map(|tool| raw(&tool)).collect()
+    instance_tools().into_iter().chain(skills).map(|tool| tool.raw()).collect()
 }
 
 pub fn is_own_tool(name: &str) -> bool {
@@ -356,8 +356,4 @@ fn read_only(name: &str, title: &str, description: &str, input_schema: Value, an
         annotations: Some(annotations),
         meta: None,
     }
-}
-
-fn raw(tool: &Tool) -> RawTool {
-    serde_json::from_slice(&jsonrpc::to_bytes(tool)).expect("a tool is an object")
 }

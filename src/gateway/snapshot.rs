@@ -5,18 +5,18 @@
 //! **Thread**: built on `catalogue`, read by any.
 //! Left out on purpose: where it comes from (`gateway/catalogue.rs`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
 
 use crate::gateway::names;
 use crate::gateway::upstream::Upstream;
 use crate::hash::fnv64;
-use crate::jsonrpc;
 use crate::limits::SCRIPT_TIME_MAX;
+use crate::mcp::{ListToolsResult, RawTool, Revision};
 use crate::registry::Instance;
 use crate::registry::entry::Status;
 use crate::session::State;
@@ -26,8 +26,8 @@ pub struct Snapshot {
     /// By application type, then id.
     pub members: Vec<Arc<Member>>,
     pub routes: HashMap<String, Route>,
-    /// The result of `tools/list`, encoded.
-    pub tools: Arc<[u8]>,
+    /// The result of `tools/list`.
+    pub tools: ListToolsResult,
     pub state: State,
     /// Every instance of the first view has told its tools, or failed to.
     pub complete: bool,
@@ -47,9 +47,6 @@ pub struct Route {
     /// What the tool itself asks for, where that is more than a call gets otherwise.
     pub timeout: Option<Duration>,
 }
-
-/// A tool as an instance told it: members by name, values as they were written.
-pub type RawTool = BTreeMap<String, Box<RawValue>>;
 
 impl Snapshot {
     /// Where a published tool is.
@@ -85,9 +82,9 @@ impl Snapshot {
         if !own_tools_only {
             listed.extend(&published);
         }
-        let array = jsonrpc::to_bytes(&listed);
-        let state = State { tools: fnv64(&array) as u32, ..State::default() };
-        Snapshot { members, routes, tools: [br#"{"tools":"#, array.as_slice(), b"}"].concat().into(), state, complete }
+        let tools = ListToolsResult::encode(&listed);
+        let state = State { tools: fnv64(&tools.bytes(Revision::NEWEST)) as u32, ..State::default() };
+        Snapshot { members, routes, tools, state, complete }
     }
 }
 

@@ -9,7 +9,6 @@
 //! **Bounds**: `POOL_IDLE_MAX`, `BODY_BYTES_MAX`, the deadline.
 //! Left out on purpose: answering requests of instances to clients; we declare no capability that would allow them any.
 
-use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -21,6 +20,7 @@ use serde_json::value::RawValue;
 use crate::deadline::Deadline;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Failure, Payload, ToolCall};
+use crate::gateway::rewrite::{Response, error_message, request_text, response_in, rewritten_params};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::{Client, NoClient, Waiting};
 use crate::http::client::{Outgoing, Pool, Reply, Wake};
@@ -60,13 +60,6 @@ struct UpstreamSession {
 #[serde(rename_all = "camelCase")]
 struct InitializeResult {
     protocol_version: String,
-}
-
-/// What came back for a request: the text, and where in it the `result` or `error` is.
-struct Response {
-    text: Vec<u8>,
-    part: Range<usize>,
-    is_error: bool,
 }
 
 impl Upstream {
@@ -389,58 +382,6 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-impl Response {
-    /// Whether the tool says that it failed. Looked for in the text's last bytes only, where writers put it: for the
-    /// metric alone, and parsing every result for it would cost more than it tells.
-    fn says_tool_failed(&self) -> bool {
-        let result = &self.text[self.part.clone()];
-        let tail = &result[result.len().saturating_sub(64)..];
-        tail.windows(14).any(|window| window == br#""isError":true"#)
-    }
-}
-
-fn request_text(id: u64, method: &str, params: &[u8]) -> Vec<u8> {
-    let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":"#);
-    [head.as_bytes(), params, b"}"].concat()
-}
-
-/// The client's params with the instance's own name for the tool, and our id as progress token.
-fn rewritten_params(call: &ToolCall<'_>, tool: &str, id: u64) -> Vec<u8> {
-    let name = jsonrpc::to_bytes(&tool);
-    let name = String::from_utf8_lossy(&name);
-    let token = id.to_string();
-    let mut parts: Vec<(&str, &str)> = vec![(call.name_text, &name)];
-    if let Some(old) = call.progress_token
-        && call.progress().is_wanted()
-    {
-        parts.push((old.get(), &token));
-    }
-    parts.sort_by_key(|(old, _)| old.as_ptr());
-    jsonrpc::splice(call.params, &parts)
-}
-
-/// Where in a message the answer to request `id` is, and whether it is an error.
-fn response_in(text: &[u8], id: u64) -> Option<(Range<usize>, bool)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let Ok(Message::Response { id: answered, result }) = jsonrpc::parse_one(text) else { return None };
-    if answered.text().parse() != Ok(id) {
-        return None;
-    }
-    let (raw, is_error) = match result {
-        Ok(result) => (result.get(), false),
-        Err(error) => (error.get(), true),
-    };
-    let start = raw.as_ptr() as usize - text.as_ptr() as usize;
-    Some((start..start + raw.len(), is_error))
-}
-
-fn error_message(error: &[u8]) -> String {
-    let message = serde_json::from_slice(error).ok().and_then(|error: serde_json::Value| {
-        error.get("message").and_then(|message| message.as_str().map(str::to_owned))
-    });
-    message.unwrap_or_else(|| "it answered with an error".to_owned())
 }
 
 /// `http://host:port/path` → its parts. Anything else is none of ours to call.

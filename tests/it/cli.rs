@@ -209,18 +209,8 @@ fn logs_go_to_rotating_files_where_asked() {
     let world = World::new();
     let logs = world.path().join("logs");
     let folder = logs.display().to_string();
-    let args = [
-        "--log-file",
-        "true",
-        "--log-dir",
-        &folder,
-        "--log-level",
-        "trace",
-        "--log-max-size",
-        "4096",
-        "--log-max-files",
-        "3",
-    ];
+    let args =
+        ["--log-file", "--log-dir", &folder, "--log-level", "trace", "--log-max-size", "4096", "--log-max-files", "3"];
     let mut instance = world.start(Start::new().args(args));
     world.wait_instances(1);
     let files = || fs::read_dir(&logs).map(|files| files.flatten().map(|file| file.path()).collect()).unwrap_or(vec![]);
