@@ -9,6 +9,7 @@
 pub mod flags;
 mod given;
 pub mod help;
+mod nearest;
 mod value;
 
 use std::convert::Infallible;
@@ -21,8 +22,9 @@ use std::time::Duration;
 use log::LevelFilter;
 use pico_args::Arguments;
 
-use self::flags::{OTHER_VARIABLES, Verb, flag, nearest};
+use self::flags::{OTHER_VARIABLES, Verb, flag};
 use self::given::{Environment, Given, free_argument, once_each, separate, shown, unexpected};
+use self::nearest::nearest;
 use self::value::Parsed;
 use crate::skills::Load;
 
@@ -502,6 +504,8 @@ mod tests {
         let config = config(&args.split_whitespace().collect::<Vec<_>>(), &env);
         assert_eq!((config.dcc.as_str(), config.log_file), ("maya", false));
         assert_eq!((config.stale_timeout.as_secs(), config.heartbeat_interval.as_secs()), (60, 6));
+        assert!(self::config(&["--log-file", "on", "--dcc", "x"], &[]).log_file);
+        assert!(!self::config(&["--log-file", "false"], &[]).log_file);
         assert_eq!((config.allowed_hosts, config.load_skills), (vec!["b".to_owned(), "c".to_owned()], Load::All));
     }
 
@@ -567,8 +571,8 @@ mod tests {
                 "--log-level does not take \"a\\nb\"; it takes error, warn, info, debug or trace",
             ),
             (
-                &["--log-file", "false"],
-                "unexpected argument \"false\"; flags begin with --, and healthcheck or status comes first",
+                &["--log-file", "maybe"],
+                "unexpected argument \"maybe\"; flags begin with --, and healthcheck or status comes first",
             ),
             (&["stauts"], "unexpected argument \"stauts\"; did you mean status?"),
             (&["help"], "unexpected argument \"help\"; did you mean --help?"),

@@ -123,7 +123,7 @@ pub fn exposition(out: &mut String) {
     family(out, "dcc_mcp_build_info", "gauge", "Version of the program; the value is always 1.");
     sample(out, "dcc_mcp_build_info", &[("version", version)], 1);
     INSTANCES.write(out);
-    TOOLS.write(out, "dcc_mcp_tools", "Tools in the catalogue, those of the gateway itself included.");
+    TOOLS.write(out, "dcc_mcp_tools", "Tools of all instances in the catalogue.");
     GATEWAY_LEADER.write(out, "dcc_mcp_gateway_leader", "Whether this process serves the gateway port.");
     TAKEOVERS.write(out, "dcc_mcp_takeovers_total", "Times this process took the gateway port over from another.");
     HTTP_REQUESTS.write(out);

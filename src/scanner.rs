@@ -21,7 +21,7 @@ use crate::metrics::{self, RegistryError};
 use crate::os;
 use crate::registry::facts::{Facts, HostFacts};
 use crate::registry::foreign::Rows;
-use crate::registry::store::{ScanCache, Store, StoreError};
+use crate::registry::store::{ScanCache, Skipped, Store, StoreError};
 use crate::registry::{Death, Moment, Observer, Prune, View};
 use crate::worker::{Work, Worker};
 
@@ -185,6 +185,7 @@ impl State {
     }
 
     fn tell(&mut self, view: View) {
+        count_skipped(&self.shared.latest().skipped, &view.skipped);
         let view = Arc::new(view);
         self.shared.set(view.clone());
         let has_news = self.told.as_ref().is_none_or(|told| !told.says_the_same(&view));
@@ -214,6 +215,20 @@ impl State {
                 Err(error) => log::debug!("dead instance not removed instance={id} error=\"{error}\""),
             }
         }
+    }
+}
+
+/// Counts what is skipped now and was not before: a broken file counts once, not at every scan.
+fn count_skipped(before: &Skipped, now: &Skipped) {
+    for (kind, before, now) in [
+        (RegistryError::Read, before.unreadable + before.not_files, now.unreadable + now.not_files),
+        (RegistryError::Malformed, before.malformed, now.malformed),
+        (RegistryError::TooLarge, before.too_large, now.too_large),
+        (RegistryError::NewerSchema, before.newer_schema, now.newer_schema),
+        (RegistryError::OverLimit, before.over_limit, now.over_limit),
+        (RegistryError::Foreign, before.foreign, now.foreign),
+    ] {
+        metrics::REGISTRY_ERRORS.add(kind, now.saturating_sub(before) as u64);
     }
 }
 

@@ -45,7 +45,7 @@ pub enum Form {
     Single,
     /// Takes a value each time it is given.
     Repeatable,
-    /// Takes no value, or one behind `=`.
+    /// Takes true or false, or no value for true.
     Switch,
 }
 
@@ -376,33 +376,6 @@ pub fn flag(name: &str) -> Option<&'static Flag> {
     all().find(|flag| flag.name == name || flag.alias == Some(name))
 }
 
-/// What the writer of `word` may have meant; words within two changes (three in long ones), or that it begins.
-pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    const LENGTH_MAX: usize = 64;
-    if word.len() > LENGTH_MAX || word.len() < 4 {
-        return None;
-    }
-    let changes_max = if word.len() >= 12 { 3 } else { 2 };
-    let scored = known.map(|known| if known.starts_with(word) { (1, known) } else { (distance(word, known), known) });
-    scored.min_by_key(|(changes, _)| *changes).filter(|(changes, _)| *changes <= changes_max).map(|(_, known)| known)
-}
-
-/// Letters to insert, remove or replace to make one word of the other (Levenshtein).
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (place, letter) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = place + 1;
-        for (column, other) in right.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -422,25 +395,5 @@ mod tests {
             assert_eq!(flag.value.is_empty(), flag.form == Form::Switch, "{}", flag.name);
         }
         assert_eq!(flag("--heartbeat-secs").map(|flag| flag.name), Some("--heartbeat-interval"));
-    }
-
-    #[test]
-    fn nearest_words() {
-        for (word, expected) in [
-            ("--dccc", Some("--dcc")),
-            ("--hots", Some("--host")),
-            ("--gatway-port", Some("--gateway-port")),
-            ("--gateway_port", Some("--gateway-port")),
-            ("--stale", Some("--stale-timeout")),
-            ("--heartbeat", Some("--heartbeat-interval")),
-            ("--xyzzy", None),
-            ("-x", None),
-        ] {
-            assert_eq!(nearest(word, all().map(|flag| flag.name)), expected, "{word}");
-        }
-        let distances = [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("flaw", "lawn", 2)];
-        for (left, right, expected) in distances {
-            assert_eq!(distance(left, right), expected);
-        }
     }
 }

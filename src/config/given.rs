@@ -13,7 +13,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::UsageError;
-use super::flags::{self, Default, Flag, Form, Verb, flag, nearest};
+use super::flags::{self, Default, Flag, Form, Verb, flag};
+use super::nearest::nearest;
 use super::value::{self, Parsed};
 
 /// The variables that are set and not empty, by their names.
@@ -122,12 +123,16 @@ fn take(
 /// feature for `=` takes quotes off values, and knows no bytes that are not UTF-8.
 pub fn separate(args: Vec<OsString>) -> Vec<OsString> {
     let mut out = Vec::with_capacity(args.len());
-    for arg in args {
+    let mut args = args.into_iter().peekable();
+    while let Some(arg) = args.next() {
         let parts: Vec<&[u8]> = arg.as_bytes().splitn(2, |byte| *byte == b'=').collect();
         let known = str::from_utf8(parts[0]).ok().and_then(flag);
+        let has_value = |next: &OsString| next.to_str().is_some_and(|next| value::boolean(next).is_ok());
         match (known, parts.as_slice()) {
             (Some(_), [name, value]) => out.extend([name, value].map(|part| OsString::from_vec(part.to_vec()))),
-            (Some(flag), [_]) if flag.form == Form::Switch => out.extend([arg, "true".into()]),
+            (Some(flag), [_]) if flag.form == Form::Switch && !args.peek().is_some_and(has_value) => {
+                out.extend([arg, "true".into()]);
+            }
             _ => out.push(arg),
         }
     }
