@@ -8,13 +8,17 @@
 //! **Thread**: `main` waits here for signals.
 //! Left out on purpose: every decision; they are in the parts.
 
+pub mod error;
+pub mod parts;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::app_error::AppError;
+use crate::app::error::AppError;
+use crate::app::parts::HeartbeatSlot;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::election::{self, Candidacy, Election};
@@ -30,7 +34,6 @@ use crate::instance::state_of;
 use crate::limits::TAKEOVER_LOOK_MAX;
 use crate::logging::{self, Quoted};
 use crate::os::{self, Signal};
-use crate::parts::{self, HeartbeatSlot};
 use crate::registry::store::Store;
 use crate::scanner::{Scanner, Settings};
 use crate::session::State;

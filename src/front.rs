@@ -45,7 +45,10 @@ impl<S: Site> Handler for Front<S> {
         let result = self.admit(route, request, exchange);
         let status = exchange.status().unwrap_or(0);
         metrics::HTTP_REQUESTS.record(route, status);
-        metrics::REQUEST_DURATION.record(started.elapsed());
+        // A stream lasts as long as its client likes; that is no measure of ours.
+        if request.method() != Method::Get || !matches!(route, Route::Mcp | Route::McpInstance | Route::McpDcc) {
+            metrics::REQUEST_DURATION.record(started.elapsed());
+        }
         log::debug!(
             "event=request method={} path={} status={status} ms={}{}",
             request.method().as_str(),

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod fields;
 pub mod head;
 pub mod pool;
+pub mod reply;
 pub mod server;
 pub mod sse;
 pub mod target;

@@ -34,7 +34,4 @@ pub mod instance;
 pub mod config;
 pub mod query;
 
-pub mod app_error;
-pub mod parts;
-
 pub mod app;

@@ -14,9 +14,10 @@ use serde_json::json;
 
 use crate::deadline::Deadline;
 use crate::gateway::snapshot::{Member, Snapshot};
-use crate::http::client::{Outgoing, Patience, Reply, Wake};
+use crate::http::client::Outgoing;
 use crate::http::client_error::ClientError;
 use crate::http::head::{Method, RequestHead};
+use crate::http::reply::{Patience, Reply, Wake};
 use crate::http::server::Exchange;
 use crate::jsonrpc::{self, Body, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::{BODY_BYTES_MAX, SSE_COMMENT_EVERY};

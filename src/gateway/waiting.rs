@@ -8,7 +8,7 @@ use std::io;
 use crate::deadline::Deadline;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::gateway::upstream_error::UpstreamError;
-use crate::http::client::{Patience, Wake};
+use crate::http::reply::{Patience, Wake};
 
 pub trait Waiting {
     fn patience(&self, deadline: Deadline) -> Patience<'_>;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use crate::app_error::AppError;
+use crate::app::error::AppError;
 use crate::config::{Config, ToolList};
 use crate::election;
 use crate::endpoint::Endpoint;
