@@ -223,7 +223,8 @@ fn sources() -> Vec<Source> {
 
 /// The lines up to the tests at the end, comments as empty lines.
 fn without_tests(text: &str) -> Vec<String> {
-    let end = text.find("\n#[cfg(test)]\nmod tests {").map_or(text.len(), |at| at + 1);
+    let marks = ["\n#[cfg(test)]\nmod tests {", "\n#[cfg(test)]\npub mod tests {"];
+    let end = marks.iter().filter_map(|mark| text.find(mark)).min().map_or(text.len(), |at| at + 1);
     let lines = text[..end].lines();
     lines.map(|line| if line.trim_start().starts_with("//") { String::new() } else { line.to_owned() }).collect()
 }
