@@ -148,6 +148,15 @@ impl Connection {
         Ok(Reply { status, headers, body })
     }
 
+    /// True once the peer has closed and everything was read.
+    pub fn is_closed(&mut self, limit: Duration) -> bool {
+        let closed = self.buffer.is_empty().then(|| self.fill(Instant::now() + limit));
+        closed.is_some_and(|read| match read {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        })
+    }
+
     fn read_head(&mut self, end: Instant) -> io::Result<(u16, Vec<(String, String)>)> {
         loop {
             let length = self.take_head_length(end)?;

@@ -11,6 +11,7 @@ mod program;
 mod skill;
 mod wait;
 
+mod bounds;
 mod cli;
 mod gateway;
 mod life;
