@@ -66,6 +66,7 @@ class World:
         self.registry = self.folder / "registry"
         self.gateway_port = free_port()
         self.processes = []
+        self.by_id = {}
 
     def __enter__(self):
         return self
@@ -82,25 +83,46 @@ class World:
                 process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, *args, **environment):
+    def start(self, *args, competes=True, **environment):
         """Starts one process of the program and gives its instance id once it is registered."""
         instance = str(uuid.uuid4())
-        fixed = ["--registry-dir", str(self.registry), "--gateway-port", str(self.gateway_port)]
+        gateway_port = self.gateway_port if competes else 0
+        fixed = ["--registry-dir", str(self.registry), "--gateway-port", str(gateway_port)]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("DCC_MCP_")}
         log = open(self.folder / f"{instance}.log", "wb")
         with log:
             command = [self.program, *fixed, "--instance-id", instance, *args]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean | environment)
         self.processes.append(process)
-        entry = self.registry / "instances" / f"{instance}.json"
+        self.by_id[instance] = process
 
         def registered():
             if process.poll() is not None:
                 raise RuntimeError(f"the program ended at its start:\n{self.log(instance)}")
-            return entry.exists()
+            return self.entry(instance)
 
         until("the instance is registered", registered)
         return instance
+
+    def entry(self, instance):
+        """The registry entry of an instance, or nothing where there is none."""
+        file = self.registry / "instances" / f"{instance}.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def gateway(self):
+        """The instance that serves the gateway port, by its own entry; waits until there is one."""
+
+        def leader():
+            entries = {instance: self.entry(instance) for instance in self.by_id}
+            return next((instance for instance, entry in entries.items() if entry and entry["gateway"]), None)
+
+        return until("somebody serves the gateway port", leader)
+
+    def kill(self, instance):
+        """kill -9."""
+        process = self.by_id.pop(instance)
+        process.kill()
+        process.wait()
 
     def log(self, instance):
         return (self.folder / f"{instance}.log").read_text(errors="replace")

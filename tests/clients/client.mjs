@@ -53,7 +53,9 @@ async function check(what, step) {
 }
 
 const { client, transport, call, onChanged } = name === 'sdk' ? await first() : await second();
-const changed = new Promise(resolve => onChanged(() => resolve()));
+let note;
+const nextChange = () => new Promise(resolve => (note = resolve));
+onChanged(() => note?.());
 const names = async () => (await client.listTools()).tools.map(tool => tool.name);
 
 await check('initialize', async () => {
@@ -91,10 +93,19 @@ await check('an unknown tool is -32602', async () => {
 });
 await check('list_changed', async () => {
     assert.ok(!(await names()).includes(plan.new_tool));
+    const changed = nextChange();
     const loaded = await call({ name: 'load_skill', arguments: plan.load });
     assert.ok(!loaded.isError, JSON.stringify(loaded));
     await changed;
     assert.ok((await names()).includes(plan.new_tool), 'listed when the notification arrives');
+});
+await check('the gateway is killed and the session goes on', async () => {
+    const changed = nextChange();
+    console.log('waiting');
+    await changed;
+    assert.ok((await names()).includes(plan.away_tool), 'the same session, the full list');
+    const result = await call({ name: plan.away_tool, arguments: { still: 'here' } });
+    assert.deepEqual(result.structuredContent, { still: 'here' });
 });
 await check('close', () => client.close());
 process.exit(0);

@@ -131,6 +131,15 @@ async def run(plan):
             await changed.wait()
             assert plan["new_tool"] in await client.tools(), "listed when the notification arrives"
 
+        async def takeover():
+            nonlocal changed
+            changed = anyio.Event()
+            print("waiting", flush=True)
+            await changed.wait()
+            assert plan["away_tool"] in await client.tools(), "the same session, the full list"
+            is_error, found, _ = await client.call(plan["away_tool"], {"still": "here"})
+            assert not is_error and found == {"still": "here"}, found
+
         await check("initialize", initialize)
         await check("tools/list", list_tools)
         await check("tools/call", call)
@@ -139,6 +148,7 @@ async def run(plan):
         await check("a failure is a result", failure)
         await check("an unknown tool is -32602", unknown)
         await check("list_changed", list_changed)
+        await check("the gateway is killed and the session goes on", takeover)
     print("ok close", flush=True)
 
 

@@ -1,19 +1,25 @@
 """Runs clients that nobody here wrote against a gateway with two instances, and prints one line for each check.
 
+The last check of each is a takeover: when the client says `waiting`, its gateway is killed, a skill is loaded on an
+instance while the client is away, and it must hear of that from the process that took over, in the session it has.
+
 `make clients` builds the program, installs the clients (`install.sh`) and runs this. Standard library only.
 """
 
+import functools
+import http.client
 import http.server
 import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from world import ROOT, World, target  # noqa: E402
+from world import ROOT, World, target, until  # noqa: E402
 
 CLIENTS = ROOT / "target" / "clients"
 HERE = pathlib.Path(__file__).resolve().parent
@@ -116,35 +122,64 @@ def commands():
         yield f"{package}@{pins[package]}", ["node", HERE / "client.mjs", name]
 
 
-def run_client(command, plan):
-    """Lines of the checks of one client; an end that was not in order is one more line."""
+def run_client(command, plan, on_waiting):
+    """The lines of the checks of one client as they come; an end that was not in order is one more line."""
     command = [str(part) for part in command] + [json.dumps(plan)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_PATIENCE)
-    except subprocess.TimeoutExpired as late:
-        out = late.stdout or b""
-        out = out.decode() if isinstance(out, bytes) else out
-        return out.splitlines() + [f"not ok end: still running after {CLIENT_PATIENCE} s"]
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok ", "not ok "))]
-    if done.returncode != 0 or "ok close" not in lines:
-        tail = " | ".join(done.stderr.strip().splitlines()[-6:])
-        lines.append(f"not ok end: exit {done.returncode}: {tail}")
-    return lines
+    with tempfile.TemporaryFile("w+") as errors:
+        client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        watchdog = threading.Timer(CLIENT_PATIENCE, client.kill)
+        watchdog.start()
+        closed = False
+        for line in map(str.strip, client.stdout):
+            if line == "waiting":
+                on_waiting()
+            elif line.startswith(("ok ", "not ok ")):
+                closed = closed or line == "ok close"
+                yield line
+        status = client.wait()
+        watchdog.cancel()
+        if status != 0 or not closed:
+            errors.seek(0)
+            yield f"not ok end: exit {status}: {' | '.join(errors.read().strip().splitlines()[-6:])}"
+
+
+def take_over(world, instance, skill):
+    """Kills the gateway; once another process answers in its place, loads a skill on an instance directly."""
+    world.kill(world.gateway())
+    until("another process answers", world.instances)
+    call_tool(world.entry(instance)["port"], "load_skill", {"skill_name": skill})
+
+
+def call_tool(port, name, arguments):
+    """One tools/call in a session of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "run", "version": "1"}}
+    for method, params in (("initialize", hello), ("tools/call", {"name": name, "arguments": arguments})):
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        connection.request("POST", "/mcp", json.dumps(message), headers)
+        reply = connection.getresponse()
+        headers["Mcp-Session-Id"] = reply.headers.get("Mcp-Session-Id", headers.get("Mcp-Session-Id", ""))
+        text = reply.read()
+    assert not json.loads(text)["result"].get("isError"), text
 
 
 def main():
     passed = failed = 0
     with World(target() / "debug" / "dcc-mcp-server") as world:
         late = world.folder / "late"
-        names = [f"late-{number}" for number, _ in enumerate(commands())]
+        names = [f"late{number}" for number, _ in enumerate(commands())]
         for name in names:
             write_late_skill(late, name)
+            write_late_skill(late, f"{name}-away")
         world.start("--dcc", "generic")
-        maya = world.start("--dcc", "maya", "--skill-paths", str(SKILLS), "--load-skills", "mesh-tools")
-        blender = world.start("--dcc", "blender", "--skill-paths", str(late))
+        skills = ["--skill-paths", str(SKILLS), "--load-skills", "mesh-tools"]
+        maya = world.start("--dcc", "maya", *skills, competes=False)
+        blender = world.start("--dcc", "blender", "--skill-paths", str(late), competes=False)
         counting, stop = register_counting(world)
-        world.wait_instances(4)
         for (client, command), skill in zip(commands(), names):
+            world.start("--dcc", "generic")  # the standby of this round
+            world.wait_instances(5)
             plan = {
                 "url": f"http://127.0.0.1:{world.gateway_port}/mcp",
                 "modules": str(CLIENTS / "node"),
@@ -155,8 +190,10 @@ def main():
                 "count_tool": f"{counting[:8]}__count",
                 "load": {"skill_name": skill, "instance_id": blender},
                 "new_tool": f"{blender[:8]}__{skill.replace('-', '_')}__run",
+                "away_tool": f"{blender[:8]}__{skill.replace('-', '_')}_away__run",
             }
-            for line in run_client(command, plan):
+            away = functools.partial(take_over, world, blender, f"{skill}-away")
+            for line in run_client(command, plan, away):
                 print(f"{client}: {line}", flush=True)
                 passed, failed = (passed + 1, failed) if line.startswith("ok ") else (passed, failed + 1)
         stop.set()

@@ -134,6 +134,9 @@ impl Player {
             }
             lines.extend(event.id.map(|_| "id: <event>".to_owned()));
             lines.extend(event.retry.map(|retry| format!("retry: {retry}")));
+            if event.data.as_deref() == Some("") {
+                lines.push("data:".to_owned());
+            }
             for (number, line) in event.data.iter().flat_map(|data| self.json(data)).enumerate() {
                 lines.push(format!("{}{line}", if number == 0 { "data: " } else { "      " }));
             }
