@@ -193,7 +193,7 @@ impl Work for State {
             return self.beat();
         }
         let failed = self.shared.failed_probes.fetch_add(1, Ordering::Relaxed) + 1;
-        log::warn!("no heartbeat: the own listener does not answer probes={failed}");
+        log::warn!("event=heartbeat_withheld why=\"the own listener does not answer\" probes={failed}");
         *lock(&self.shared.health) = Err("the own listener does not answer".to_owned());
         self.interval
     }
@@ -201,7 +201,7 @@ impl Work for State {
     fn stop(&mut self) {
         let own = lock(&self.shared.wanted).entry.clone();
         if let Err(error) = self.store.remove_own(&own) {
-            log::warn!("own entry not removed error=\"{error}\"");
+            log::warn!("event=own_entry_not_removed error=\"{error}\"");
         }
     }
 }
@@ -215,7 +215,7 @@ impl State {
             Ok(()) => {
                 log::trace!("heartbeat seq={}", self.seq);
                 if self.complaint.succeeded() {
-                    log::info!("registry can be written again path={}", self.store.root().display());
+                    log::info!("event=registry_written_again path={}", self.store.root().display());
                 }
                 self.pauses.succeeded();
                 self.interval
@@ -223,7 +223,7 @@ impl State {
             Err(error) => {
                 metrics::REGISTRY_ERRORS.record(RegistryError::Write);
                 if self.complaint.failed(Instant::now()) {
-                    log::warn!("heartbeat not written error=\"{error}\"");
+                    log::warn!("event=heartbeat_not_written error=\"{error}\"");
                 }
                 self.pauses.failed()
             }
@@ -267,7 +267,7 @@ fn warn_of_namesake(store: &Store, own: &Entry) {
     let Ok(Some(there)) = store.read_entry(&own.instance_id) else { return };
     let can_tell = there.host_id == own.host_id && !there.has_same_owner(own);
     if can_tell && !os::process_is_gone(there.pid, there.pid_start) {
-        log::warn!("another process uses this instance id instance={} pid={}", own.instance_id, there.pid);
+        log::warn!("event=instance_id_taken instance={} pid={}", own.instance_id, there.pid);
     }
 }
 

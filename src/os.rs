@@ -113,7 +113,7 @@ pub fn hostname() -> Option<String> {
 pub fn notify(state: &str) {
     let Some(target) = std::env::var_os("NOTIFY_SOCKET").and_then(|target| target.into_string().ok()) else { return };
     if let Err(error) = send_datagram(&target, state.as_bytes()) {
-        log::warn!("notify socket={target} error={error}");
+        log::warn!("event=not_notified socket={target} error={error}");
     }
 }
 
@@ -156,7 +156,7 @@ fn relay(stop: &UnixStream, reload: &UnixStream, out: &Sender<Signal>) {
         match poll(&mut ready, None) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(error) => return log::error!("signals can no longer be received error={error}"),
+            Err(error) => return log::error!("event=signals_lost error={error}"),
         }
         let came = ready.map(|fd| !fd.revents().is_empty());
         for (came, mut source, signal) in [(came[0], stop, Signal::Stop), (came[1], reload, Signal::Reload)] {

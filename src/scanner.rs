@@ -169,7 +169,7 @@ impl State {
                 self.foreign.refresh(self.store.root());
                 let (view, prunes) = self.observer.observe(&scan, &self.foreign, moment, self.facts.as_ref());
                 if self.complaint.succeeded() {
-                    log::info!("registry can be read again path={}", self.store.root().display());
+                    log::info!("event=registry_read_again path={}", self.store.root().display());
                 }
                 self.pauses.succeeded();
                 self.tell(view);
@@ -197,7 +197,7 @@ impl State {
 
     fn tell_error(&mut self, error: &StoreError, now: Instant) {
         if self.complaint.failed(now) {
-            log::warn!("registry cannot be read error=\"{error}\"");
+            log::warn!("event=registry_not_read error=\"{error}\"");
         }
         let last = self.shared.latest();
         self.tell(View { error: Some(error.to_string()), ..View::clone(&last) });
@@ -209,10 +209,10 @@ impl State {
         for Prune { entry, death } in due.take(PRUNES_PER_SCAN_MAX) {
             let (id, dcc) = (&entry.instance_id, &entry.dcc_type);
             match self.store.remove_dead(entry) {
-                Ok(true) => log::info!("dead instance removed instance={id} dcc={dcc} death={death:?}"),
-                Ok(false) => log::debug!("instance changed before its removal instance={id}"),
+                Ok(true) => log::info!("event=instance_removed instance={id} dcc={dcc} death={death:?}"),
+                Ok(false) => log::debug!("event=instance_kept instance={id}"),
                 // Hidden it is in any case; tried again at the next scan.
-                Err(error) => log::debug!("dead instance not removed instance={id} error=\"{error}\""),
+                Err(error) => log::debug!("event=instance_not_removed instance={id} error=\"{error}\""),
             }
         }
     }

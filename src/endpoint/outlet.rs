@@ -96,10 +96,10 @@ impl<'x, 'c> Outlet<'x, 'c> {
     pub fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
         let Outlet { exchange, headers, ids, state, .. } = self;
         if exchange.is_streaming() {
-            if !parts.is_empty() {
-                exchange.write(&[&sse::encode(Some(&ids.next(state)), &parts.concat())])?;
+            if parts.is_empty() {
+                return exchange.finish();
             }
-            return exchange.finish();
+            return exchange.write_last(&[&sse::encode(Some(&ids.next(state)), &parts.concat())]);
         }
         if parts.is_empty() {
             return exchange.respond(202, headers, &[]);

@@ -133,7 +133,7 @@ struct Heard {
 /// Asks every instance that fits and merges what they say about skills.
 fn ask_all(snapshot: &Snapshot, name: &str, arguments: &Arguments, deadline: Deadline) -> Result<Value, Refused> {
     let members = fitting(snapshot, arguments)?;
-    let asked: Vec<&Arc<Member>> = members.into_iter().filter(|member| member.has_skills()).collect();
+    let asked: Vec<&Arc<Member>> = members.into_iter().filter(|member| member.may_be_asked()).collect();
     let heard = fan_out(&asked, name, &without_routing(arguments), deadline);
     let mut skills = Vec::new();
     let mut instances = Vec::new();
@@ -178,7 +178,7 @@ fn ask_one(
     deadline: Deadline,
 ) -> Result<Value, Refused> {
     let mut members: Vec<&Arc<Member>> =
-        fitting(snapshot, arguments)?.into_iter().filter(|member| member.has_skills()).collect();
+        fitting(snapshot, arguments)?.into_iter().filter(|member| member.may_be_asked()).collect();
     if members.len() > 1
         && let Some(skill) = text(arguments, "skill_name")
     {

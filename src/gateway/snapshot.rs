@@ -97,8 +97,8 @@ impl Member {
         self.upstream.instance.dcc()
     }
 
-    /// Whether it answers the skill tools: instances of ours do, and the adapters whose rows are in `services.json`.
-    pub fn has_skills(&self) -> bool {
+    /// Whether it is worth asking about skills. One that has none says so; one that is stopping is left in peace.
+    pub fn may_be_asked(&self) -> bool {
         self.upstream.instance.entry.status != Status::Draining
     }
 

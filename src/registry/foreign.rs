@@ -56,14 +56,14 @@ impl Rows {
         match parse(&bytes) {
             Some((rows, skipped)) => {
                 if skipped != self.skipped {
-                    log::warn!("rows of other adapters skipped path={} count={skipped}", path.display());
+                    log::warn!("event=foreign_rows_skipped path={} count={skipped}", path.display());
                 }
                 *self = Rows { rows, skipped, stamp: Some(stamp), failures: 0 };
             }
             None => {
                 self.failures += 1;
                 if self.failures >= FOREIGN_TRIES_MAX {
-                    log::warn!("file of other adapters cannot be understood path={}", path.display());
+                    log::warn!("event=foreign_file_not_understood path={}", path.display());
                     (self.stamp, self.failures) = (Some(stamp), 0);
                 }
             }

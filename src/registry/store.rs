@@ -283,14 +283,14 @@ impl ScanCache {
             slot.logged = true;
             count += 1;
             if count <= BROKEN_LOGGED_PER_SCAN_MAX {
-                log::warn!("registry file skipped path={}/{id}.json reason=\"{problem}\"", folder.display());
+                log::warn!("event=registry_file_skipped path={}/{id}.json reason=\"{problem}\"", folder.display());
             }
         }
         if count > BROKEN_LOGGED_PER_SCAN_MAX {
-            log::warn!("registry files skipped count={} of which {BROKEN_LOGGED_PER_SCAN_MAX} were named", count);
+            log::warn!("event=registry_files_skipped count={} named={BROKEN_LOGGED_PER_SCAN_MAX}", count);
         }
         if odd_names > 0 && !self.names_logged {
-            log::warn!("registry folder holds other files path={} count={odd_names}", folder.display());
+            log::warn!("event=other_files path={} count={odd_names}", folder.display());
         }
         self.names_logged = odd_names > 0;
     }

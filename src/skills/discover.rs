@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::hash::fnv64;
 use crate::limits::{FOLDER_NAMES_MAX, SKILL_FILES_MAX, SKILLS_MAX};
+use crate::logging::Quoted;
 use crate::skills::manifest::{self, Skill};
 use crate::skills::shelf::Found;
 
@@ -90,7 +91,7 @@ impl Discovery {
                 Known { fingerprint, skill: Some(Arc::new(skill)), problem: None }
             }
             Err(error) => {
-                log::warn!("skill skipped: {error}");
+                log::warn!("event=skill_skipped reason={}", Quoted(&error.to_string()));
                 let skill = before.and_then(|before| before.skill.clone());
                 Known { fingerprint, skill, problem: Some(error.to_string()) }
             }

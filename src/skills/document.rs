@@ -104,7 +104,7 @@ impl Document {
     pub fn mention_unknown_keys(&self, node: &Node, known: &[&str]) {
         for (key, value) in node.map().unwrap_or_default() {
             if !known.iter().any(|name| same_key(name, key)) {
-                log::debug!("skill file={} key={key:?} is not known and ignored", self.place(value));
+                log::debug!("event=skill_key_ignored file={} key={key:?}", self.place(value));
             }
         }
     }
