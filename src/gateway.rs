@@ -20,6 +20,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
+use crate::endpoint::media;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Service, ToolCall, encoded, unknown_tool};
 use crate::endpoint::{Endpoint, method_not_allowed};
@@ -143,7 +144,14 @@ impl GatewaySite {
         if !matches!(request.method(), Method::Get | Method::Post | Method::Delete) {
             return method_not_allowed(exchange, headers, "GET, POST, DELETE");
         }
-        let passage = Passage { request, headers, call_timeout: self.endpoint.call_timeout };
+        if request.method() == Method::Post
+            && let Err((status, error)) = media::check_content_type(request)
+        {
+            // A web page can send any other type to a server without being asked for its origin.
+            return respond_json(exchange, status, headers, &jsonrpc::error(None, &error));
+        }
+        let call_timeout = self.endpoint.call_timeout;
+        let passage = Passage { request, headers, call_timeout, draining: self.status.draining() };
         let name = request.path().rsplit('/').next().unwrap_or_default();
         let snapshot = self.catalogue.now();
         let found = match route {

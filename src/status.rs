@@ -28,6 +28,11 @@ impl Status {
         Status { checks, draining }
     }
 
+    /// Whether the process is stopping.
+    pub fn draining(&self) -> &AtomicBool {
+        &self.draining
+    }
+
     /// Serves the routes of this module; others are not found.
     pub fn serve(
         &self,

@@ -8,16 +8,21 @@ use crate::jsonrpc::{ErrorObject, INVALID_REQUEST};
 
 /// 415 or 406 with the reason, unless the message is JSON and both forms of an answer are taken.
 pub fn check(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
-    let content_type = request.header("content-type").unwrap_or_default();
-    if !media_type(content_type).eq_ignore_ascii_case("application/json") {
-        let error = ErrorObject::new(INVALID_REQUEST, "send the message with \"Content-Type: application/json\"");
-        return Err((415, error));
-    }
+    check_content_type(request)?;
     if !accepts(request, "application/json") || !accepts(request, "text/event-stream") {
         let text = "send \"Accept: application/json, text/event-stream\": an answer may come as either";
         return Err((406, ErrorObject::new(INVALID_REQUEST, text)));
     }
     Ok(())
+}
+
+/// 415 unless the body is said to be JSON.
+pub fn check_content_type(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
+    let content_type = request.header("content-type").unwrap_or_default();
+    if media_type(content_type).eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err((415, ErrorObject::new(INVALID_REQUEST, "send the message with \"Content-Type: application/json\"")))
 }
 
 /// Whether `Accept` lists a media type, by name or by a range that covers it (RFC 9110, section 12.5.1).

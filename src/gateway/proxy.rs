@@ -8,7 +8,8 @@
 //! **Bounds**: those of `http/`; a POST gets the call timeout, a stream ends after `STREAM_SILENCE_MAX` without a byte.
 
 use std::io;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -25,6 +26,8 @@ use crate::status::{not_found, respond_json};
 
 /// More than twice the pause between comment lines: a stream that is silent for longer is dead.
 const STREAM_SILENCE_MAX: Duration = Duration::from_secs(3 * SSE_COMMENT_EVERY.as_secs());
+/// How often a silent stream is looked after.
+const STREAM_TICK: Duration = Duration::from_millis(500);
 /// No stream is older than this; its client reconnects.
 const STREAM_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -43,6 +46,8 @@ pub struct Passage<'p> {
     pub request: &'p RequestHead,
     pub headers: &'p [(&'p str, &'p str)],
     pub call_timeout: Duration,
+    /// The process is stopping: streams end, so that their clients reconnect elsewhere.
+    pub draining: &'p AtomicBool,
 }
 
 /// The instance whose id begins with `prefix`, or what to answer instead.
@@ -153,7 +158,7 @@ fn relay(
     let status = head.status();
     if head.header("content-type").is_some_and(|value| value.starts_with("text/event-stream")) {
         exchange.start_stream(status, &headers)?;
-        return relay_stream(exchange, reply, deadline);
+        return relay_stream(passage, exchange, reply, deadline);
     }
     match read_whole(exchange, reply, deadline) {
         Ok(answer) if answer.is_empty() => exchange.respond(status, &headers, &[]),
@@ -163,14 +168,30 @@ fn relay(
     }
 }
 
-fn relay_stream(exchange: &mut Exchange<'_>, reply: &mut Reply, deadline: Deadline) -> io::Result<()> {
+fn relay_stream(
+    passage: &Passage<'_>,
+    exchange: &mut Exchange<'_>,
+    reply: &mut Reply,
+    deadline: Deadline,
+) -> io::Result<()> {
+    let is_call = passage.request.method() == Method::Post;
     let mut piece = Vec::new();
+    let mut heard = Instant::now();
     while !reply.is_complete() {
         piece.clear();
-        let patience = Patience { deadline, tick: Some(STREAM_SILENCE_MAX), watched: exchange.socket() };
+        let patience = Patience { deadline, tick: Some(STREAM_TICK), watched: exchange.socket() };
         match reply.read(&mut piece, &patience) {
             Ok(Wake::Ready) if piece.is_empty() => {}
-            Ok(Wake::Ready) => exchange.write(&[&piece])?,
+            Ok(Wake::Ready) => {
+                heard = Instant::now();
+                exchange.write(&[&piece])?;
+            }
+            // A call under way is waited for even while stopping.
+            Ok(Wake::Tick) if heard.elapsed() < STREAM_SILENCE_MAX => {
+                if passage.draining.load(Ordering::Acquire) && !is_call {
+                    break;
+                }
+            }
             // What is left is to end the stream: its client reconnects, here or elsewhere.
             Ok(Wake::Tick | Wake::WatchedGone) | Err(_) => break,
         }

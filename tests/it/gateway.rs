@@ -231,6 +231,9 @@ fn a_path_leads_to_one_instance() {
         assert!((400..500).contains(&reply.status), "{path}: {} {}", reply.status, reply.text());
         assert!(reply.json()["error"]["message"].as_str().is_some_and(|text| text.contains(says)), "{}", reply.text());
     }
+    let headers = [("Accept", crate::client::ACCEPT_BOTH), ("Content-Type", "text/plain")];
+    let reply = connection.request("POST", "/mcp/aaaa1111", &headers, Some(body.to_string().as_bytes()));
+    assert_eq!(reply.expect("a reply").status, 415, "what any web page could send is not passed on");
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::skill;
 use crate::wait::{PATIENCE, promise, until, until_some};
 
 /// What the specification promises for a death that everyone should notice.
+/// `--drain-timeout`.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 const NOTICED: Duration = Duration::from_secs(1);
 
 #[test]
@@ -180,9 +182,13 @@ fn sigterm_of_the_gateway_ends_streams_and_a_standby_takes_the_port() {
     world.wait_instances(2);
     let mut session = Session::open(world.gateway(), R06);
     let mut stream = session.stream(None);
+    let proxied = Session::open_at(world.gateway(), &format!("/mcp/{}", standby.instance_id), R06);
+    let mut proxied = proxied.stream(None);
+    assert!(proxied.next(PATIENCE).is_some(), "the stream of the other instance is passed on");
     gateway.term();
     assert!(stream.has_ended(PATIENCE), "streams end, so that clients connect again");
-    assert_eq!(gateway.wait_exit(PATIENCE).code(), Some(0));
+    assert!(proxied.has_ended(PATIENCE), "those passed on too");
+    assert_eq!(gateway.wait_exit(DRAIN_DEFAULT / 2).code(), Some(0), "and do not hold the stop");
     until(PATIENCE, "the standby serves the port", || standby.is_gateway());
     let request = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     let reply = until_some(PATIENCE, "an answer of the standby", || session.try_post(&request).ok());
