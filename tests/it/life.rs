@@ -10,9 +10,9 @@ use crate::program::{Start, World};
 use crate::skill;
 use crate::wait::{PATIENCE, promise, until, until_some};
 
-/// What the specification promises for a death that everyone should notice.
 /// `--drain-timeout`.
 const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
+/// What the specification promises for a death that everyone should notice.
 const NOTICED: Duration = Duration::from_secs(1);
 
 #[test]
