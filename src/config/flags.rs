@@ -396,4 +396,45 @@ mod tests {
         }
         assert_eq!(flag("--heartbeat-secs").map(|flag| flag.name), Some("--heartbeat-interval"));
     }
+
+    /// `UPDATE=1` writes the tables anew.
+    #[test]
+    fn the_documentation_has_the_same_tables() {
+        const BEGIN: &str = "<!-- The tables are made from src/config/flags.rs: UPDATE=1 cargo test --lib config -->\n";
+        const END: &str = "<!-- End of the tables. -->";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let there = std::fs::read_to_string(path).expect("docs/configuration.md");
+        let (before, rest) = there.split_once(BEGIN).expect("a mark where the tables begin");
+        let (_, after) = rest.split_once(END).expect("a mark where they end");
+        let tables: String = GROUPS.iter().map(table).collect();
+        let expected = format!("{before}{BEGIN}{tables}\n{END}{after}");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, expected).expect("docs/configuration.md can be written");
+        } else {
+            assert!(there == expected, "docs/configuration.md differs from the table; UPDATE=1 writes it anew");
+        }
+    }
+
+    fn table(group: &Group) -> String {
+        let rows: String = group.flags.iter().map(row).collect();
+        format!("\n### {}\n\n| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n{rows}", group.title)
+    }
+
+    fn row(flag: &Flag) -> String {
+        let code = |text: &str| format!("`{}`", text.replace('|', "\\|"));
+        let value = if flag.value.is_empty() { String::new() } else { format!(" <{}>", flag.value) };
+        let alias = flag.alias.map(|alias| format!(", {}", code(alias))).unwrap_or_default();
+        let variable = flag.variable.map_or("–".to_owned(), code);
+        let default = match flag.default {
+            Default::None => "–".to_owned(),
+            Default::Value(text) => code(text),
+            Default::Words(text) => text.replace('<', "&lt;"),
+        };
+        let verbs = match flag.verbs {
+            [Verb::Serve] => String::new(),
+            verbs => format!(" ({})", verbs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        let help = flag.help.replace('<', "&lt;");
+        format!("| {}{alias} | {variable} | {default} | {help}{verbs} |\n", code(&format!("{}{value}", flag.name)))
+    }
 }
