@@ -205,7 +205,7 @@ impl App {
 
     /// The stop order. A second signal ends the process at once.
     fn stop(&self, signals: Receiver<Signal>) {
-        log::info!("event=stopping calls={}", self.instance.connections());
+        log::info!("event=stopping connections={}", self.instance.connections());
         os::notify("STOPPING=1");
         end_at_second_signal(signals);
         // Balancers look at /readyz: nothing new shall come.

@@ -65,11 +65,6 @@ impl Endpoint {
         Endpoint { service, hub, server_name, call_timeout, calls, ended, ids: EventIds::new() }
     }
 
-    /// Tool calls under way.
-    pub fn calls_under_way(&self) -> usize {
-        self.calls.len()
-    }
-
     /// Serves one request to the MCP endpoint; `headers` go with the answer.
     pub fn handle(
         &self,

@@ -29,7 +29,6 @@ pub type Probe = Box<dyn Fn() -> bool + Send>;
 
 pub struct Heartbeat {
     worker: Worker<Wake>,
-    store: Store,
     shared: Arc<Shared>,
 }
 
@@ -79,7 +78,7 @@ impl Heartbeat {
             failed_probes: AtomicU32::new(0),
         });
         let mut state = State {
-            store: store.clone(),
+            store,
             shared: shared.clone(),
             interval,
             probe,
@@ -92,7 +91,7 @@ impl Heartbeat {
             has_ticked: false,
         };
         state.write().map_err(io::Error::other)?;
-        Ok(Heartbeat { worker: Worker::start("heartbeat", 1, state)?, store, shared })
+        Ok(Heartbeat { worker: Worker::start("heartbeat", 1, state)?, shared })
     }
 
     /// Changes what the entry says. Refused as a whole if readers would skip the result. The id stays.
@@ -120,16 +119,6 @@ impl Heartbeat {
         self.want(|wanted| {
             wanted.entry.tools_revision = fnv64_hex(&tools);
             wanted.tools = Some(tools);
-        })
-    }
-
-    /// The same for a list that the caller has put into the store himself.
-    pub fn set_tools_revision(&self, revision: String) -> Result<(), EntryError> {
-        let entry = Entry { tools_revision: revision, ..self.entry() };
-        let tools = read_tools(&self.store, &entry);
-        self.want(|wanted| {
-            wanted.entry.tools_revision = entry.tools_revision;
-            wanted.tools = tools;
         })
     }
 

@@ -92,7 +92,12 @@ impl Service for InstanceService {
             .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
         match self.skills.call_skill_tool(&call.name, &arguments) {
             Some(result) => Ok(encoded(&result)),
-            None => Err(unknown_tool(&call.name).into()),
+            // It may be known, but not loaded: then this says which skill to load.
+            None => Err(self
+                .skills
+                .why_not(&call.name)
+                .map_or_else(|| unknown_tool(&call.name), ErrorObject::invalid_params)
+                .into()),
         }
     }
 

@@ -70,7 +70,7 @@ pub const SSE_EVENT_BYTES_MAX: usize = BODY_BYTES_MAX;
 pub const STREAMS_PER_SESSION_MAX: usize = 8;
 /// Messages waiting for one stream. Beyond: the stream is closed, its client reconnects and is told what it missed.
 pub const SSE_QUEUE_MAX: usize = 256;
-/// Streams in all; beyond: 503. Each has a thread of its own.
+/// Streams in all, each with a thread of its own. Beyond: a stream ends as soon as it has begun.
 pub const STREAMS_MAX: usize = 4096;
 /// Silence on a stream before a comment line; intermediaries cut at 30 s and more.
 pub const SSE_COMMENT_EVERY: Duration = Duration::from_secs(15);

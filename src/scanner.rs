@@ -5,7 +5,7 @@
 //! **Invariant**: a registry that fails takes nothing away: the last view stays, with the error in it.
 //! **Thread**: `scanner` owns the observer and is the only one that waits for the folder. When that hangs, `latest()`
 //! and `health()` still answer.
-//! **Bounds**: inbox of one, as two nudges are one; `SCAN_EVERY`, `SCAN_RETRY_MAX`, `PRUNES_PER_SCAN_MAX`.
+//! **Bounds**: inbox of one; `SCAN_EVERY`, `SCAN_RETRY_MAX`, `PRUNES_PER_SCAN_MAX`.
 //! Left out on purpose: waiting for file events, which network file systems do not have.
 
 use std::io;
@@ -40,8 +40,8 @@ pub struct Scanner {
     shared: Arc<Shared>,
 }
 
-/// "Look now", and tell this one when it is done.
-struct Nudge(Option<Sender<()>>);
+/// "Look now, and tell this one when it is done."
+struct Nudge(Sender<()>);
 
 struct Shared {
     view: Mutex<Arc<View>>,
@@ -95,16 +95,10 @@ impl Scanner {
         self.shared.is_gateway.store(is_gateway, Ordering::Relaxed);
     }
 
-    /// Looks now, not only when the time has come.
-    pub fn nudge(&self) {
-        // Full: it is about to look anyway.
-        let _ = self.worker.send(Nudge(None));
-    }
-
     /// Looks now and waits for it; false if that took longer than `limit`.
     pub fn look_now(&self, limit: Duration) -> bool {
         let (tell, told) = bounded(1);
-        self.worker.send_within(Nudge(Some(tell)), limit) && told.recv_timeout(limit).is_ok()
+        self.worker.send_within(Nudge(tell), limit) && told.recv_timeout(limit).is_ok()
     }
 
     pub fn stop(&self) -> bool {
@@ -127,9 +121,7 @@ impl Work for State {
 
     fn receive(&mut self, Nudge(waiting): Nudge) {
         self.look();
-        if let Some(waiting) = waiting {
-            let _ = waiting.send(());
-        }
+        let _ = waiting.send(());
     }
 
     fn tick(&mut self) -> Duration {
@@ -255,7 +247,7 @@ mod tests {
     }
 
     fn next(views: &Receiver<Arc<View>>, scanner: &Scanner) -> Arc<View> {
-        scanner.nudge();
+        scanner.look_now(PATIENCE);
         views.recv_timeout(PATIENCE).expect("there is news")
     }
 
@@ -278,7 +270,7 @@ mod tests {
         let patience = Instant::now() + PATIENCE;
         while scanner.latest().instances.iter().all(|instance| instance.entry.heartbeat.seq <= first_seq + 2) {
             assert!(Instant::now() < patience, "the latest view has fresh heartbeats");
-            scanner.nudge();
+            scanner.look_now(PATIENCE);
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(views.is_empty(), "heartbeats are no news");

@@ -81,7 +81,6 @@ impl Catalogue {
             view: None,
             known: HashMap::new(),
             complete: false,
-            fetching: 0,
         };
         let worker = Worker::start("catalogue", INBOX_MAX, builder)?;
         let _ = catalogue.worker.set(worker);
@@ -154,7 +153,6 @@ struct Builder {
     view: Option<Arc<View>>,
     known: HashMap<Key, Known>,
     complete: bool,
-    fetching: usize,
 }
 
 struct Known {
@@ -171,7 +169,19 @@ struct Known {
 enum Fetch {
     NotNeeded,
     Due(Instant),
-    UnderWay,
+    UnderWay { since: Instant },
+}
+
+impl Fetch {
+    /// `Some` while under way. One that has not been heard of for long is lost, and due again.
+    fn settle(&mut self, now: Instant) -> Option<()> {
+        let Fetch::UnderWay { since } = *self else { return None };
+        if now.duration_since(since) < TOOLS_FETCH_TIME_MAX * 2 {
+            return Some(());
+        }
+        *self = Fetch::Due(now);
+        None
+    }
 }
 
 impl Work for Builder {
@@ -195,6 +205,9 @@ impl Work for Builder {
     }
 
     fn tick(&mut self) -> Duration {
+        for known in self.known.values() {
+            known.upstream.pool().close_stale();
+        }
         self.start_fetches();
         Duration::from_millis(500)
     }
@@ -218,7 +231,6 @@ impl Builder {
     }
 
     fn take_fetched(&mut self, key: &Key, tools: Option<Vec<RawTool>>) {
-        self.fetching -= 1;
         let Some(known) = self.known.get_mut(key) else { return };
         known.answered = true;
         known.fetch = Fetch::Due(Instant::now() + TOOLS_FETCH_EVERY);
@@ -238,8 +250,9 @@ impl Builder {
 
     fn start_fetches(&mut self) {
         let now = Instant::now();
+        let mut under_way = self.known.values_mut().filter_map(|known| known.fetch.settle(now)).count();
         for (key, known) in &mut self.known {
-            if self.fetching >= FAN_OUT_THREADS_MAX {
+            if under_way >= FAN_OUT_THREADS_MAX {
                 return;
             }
             if !matches!(known.fetch, Fetch::Due(due) if due <= now) {
@@ -256,8 +269,8 @@ impl Builder {
             if started.is_err() {
                 return; // no thread to be had now: it stays due
             }
-            known.fetch = Fetch::UnderWay;
-            self.fetching += 1;
+            known.fetch = Fetch::UnderWay { since: now };
+            under_way += 1;
         }
     }
 

@@ -31,6 +31,7 @@ use crate::jsonrpc::{self, Message};
 use crate::limits::{BODY_BYTES_MAX, FAN_OUT_TIME_MAX};
 use crate::mcp::Revision;
 use crate::metrics::{self, Outcome};
+use crate::registry::entry::split_url;
 use crate::registry::{Instance, Origin};
 
 /// How the gateway reaches one instance.
@@ -65,11 +66,12 @@ struct InitializeResult {
 
 impl Upstream {
     pub fn new(instance: Arc<Instance>, token: Option<String>) -> Upstream {
-        let (host, port, target) = split_url(&instance.entry.mcp_url)
-            .unwrap_or_else(|| (instance.entry.host.clone(), instance.entry.port, "/mcp".to_owned()));
+        let entry = &instance.entry;
+        // Entries are checked when they are read; what is not a URL after all is met at its advertised address.
+        let (host, port, target) = split_url(&entry.mcp_url).unwrap_or((&entry.host, entry.port, "/mcp"));
         let link = Link {
-            pool: Pool::new(&host, port),
-            target,
+            pool: Pool::new(host, port),
+            target: target.to_owned(),
             session: Mutex::new(None),
             next_id: AtomicU64::new(1),
             in_flight: AtomicU32::new(0),
@@ -383,16 +385,6 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// `http://host:port/path` → its parts. Anything else is none of ours to call.
-fn split_url(url: &str) -> Option<(String, u16, String)> {
-    let (authority, path) = match url.strip_prefix("http://")? {
-        rest if rest.contains('/') => rest.split_once('/')?,
-        rest => (rest, "mcp"),
-    };
-    let (host, port) = authority.rsplit_once(':')?;
-    Some((host.to_owned(), port.parse().ok()?, format!("/{path}")))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -90,11 +90,6 @@ impl Pool {
         self.peer.close_stale();
     }
 
-    /// Closes all idle connections: the server is known to be gone.
-    pub fn close_idle(&self) {
-        self.peer.close_idle();
-    }
-
     /// The outer error is one that another connection would not help; the inner one is of this connection.
     fn write(
         &self,
@@ -275,8 +270,6 @@ mod tests {
         pool.ask(&GET, soon()).expect("an answer");
         pool.close_stale();
         assert_eq!(kept(), 1, "it was used a moment ago");
-        pool.close_idle();
-        assert_eq!(kept(), 0);
     }
 
     #[test]

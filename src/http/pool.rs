@@ -98,10 +98,6 @@ impl Peer {
         self.idle().retain(|connection| connection.used_at.elapsed() < POOL_IDLE_TIME_MAX);
     }
 
-    pub fn close_idle(&self) {
-        self.idle().clear();
-    }
-
     pub fn idle_count(&self) -> usize {
         self.idle().len()
     }
