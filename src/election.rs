@@ -20,6 +20,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::deadline::Deadline;
 use crate::http::client::{Outgoing, Pool};
+use crate::http::client_error::ClientError;
 use crate::http::server::{Handler, Server, bind};
 use crate::limits::{BIND_RETRY_EVERY, INBOX_MAX, SELF_PROBE_TIME_MAX, WORKER_STOP_MAX};
 use crate::metrics;
@@ -32,6 +33,7 @@ const GATEWAY_TICK: Duration = Duration::from_secs(60);
 pub struct Election {
     worker: Worker<Order>,
     failure: Arc<Mutex<Option<String>>>,
+    serving: Arc<Mutex<Option<SocketAddr>>>,
 }
 
 pub struct Candidacy {
@@ -71,9 +73,16 @@ fn step(bound: Result<(), &io::Error>, address: SocketAddr) -> Step {
 
 impl Election {
     pub fn start(candidacy: Candidacy) -> io::Result<Election> {
-        let failure = Arc::new(Mutex::new(None));
-        let candidate = Candidate { candidacy, server: None, failure: Arc::clone(&failure), first: true };
-        Ok(Election { worker: Worker::start("election", INBOX_MAX, candidate)?, failure })
+        let (failure, serving) = (Arc::default(), Arc::default());
+        let (noted, told) = (Arc::clone(&failure), Arc::clone(&serving));
+        let candidate =
+            Candidate { candidacy, server: None, failure: noted, serving: told, first: true, has_resigned: false };
+        Ok(Election { worker: Worker::start("election", INBOX_MAX, candidate)?, failure, serving })
+    }
+
+    /// Where we serve as the gateway, if we do.
+    pub fn serving(&self) -> Option<SocketAddr> {
+        *lock(&self.serving)
     }
 
     /// What keeps us from competing, if anything does.
@@ -95,13 +104,17 @@ struct Candidate {
     candidacy: Candidacy,
     server: Option<Server>,
     failure: Arc<Mutex<Option<String>>>,
+    serving: Arc<Mutex<Option<SocketAddr>>>,
     first: bool,
+    has_resigned: bool,
 }
 
 impl Work for Candidate {
     type Message = Order;
 
     fn receive(&mut self, Order::Resign(tell): Order) {
+        self.has_resigned = true;
+        *lock(&self.serving) = None;
         let server = self.server.take();
         if let Some(server) = &server {
             server.stop_accepting();
@@ -111,7 +124,8 @@ impl Work for Candidate {
     }
 
     fn tick(&mut self) -> Duration {
-        if self.server.is_some() {
+        // Nothing to try: the port is ours, or is to be left to others.
+        if self.server.is_some() || self.has_resigned {
             return GATEWAY_TICK;
         }
         let address = self.candidacy.address;
@@ -150,6 +164,7 @@ impl Candidate {
                     metrics::TAKEOVERS.add(1);
                 }
                 self.server = Some(server);
+                *lock(&self.serving) = Some(address);
                 self.note(None);
                 on_won(address);
                 GATEWAY_TICK
@@ -171,12 +186,17 @@ impl Candidate {
     }
 }
 
-/// Whether a listener of ours answers `GET /health` in time.
+/// Whether a listener of ours answers `GET /health` in time. A refusal because all places are taken is an answer too,
+/// even where it is cut off before it is read: full is not dead, and clients must not be able to make it so.
 pub fn answers(address: SocketAddr) -> bool {
     let address = reachable(address);
     let pool = Pool::new(&address.ip().to_string(), address.port());
     let request = Outgoing { method: "GET", target: "/health", headers: &[], body: &[], idempotent: true };
-    pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)).is_ok_and(|(head, _)| head.status() == 200)
+    match pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)) {
+        Ok((head, _)) => matches!(head.status(), 200 | 503),
+        Err(ClientError::Closed { .. } | ClientError::Write { .. }) => true,
+        Err(_) => false,
+    }
 }
 
 /// An address bound to all interfaces is reached on loopback.
@@ -213,5 +233,27 @@ mod tests {
         for (bound, probed) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.7:1", "10.0.0.7:1")] {
             assert_eq!(reachable(bound.parse().unwrap()), probed.parse().unwrap());
         }
+    }
+
+    #[test]
+    fn who_has_resigned_leaves_the_port_to_others() {
+        struct Nobody;
+        impl Handler for Nobody {
+            fn handle(&self, _: &crate::http::head::RequestHead, _: &mut crate::http::server::Exchange<'_>) {}
+        }
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let candidacy = Candidacy {
+            address: held.local_addr().unwrap(),
+            max_connections: 1,
+            handler: Arc::new(Nobody),
+            before_serving: Box::new(|| panic!("it must not serve")),
+            on_won: Box::new(|_| {}),
+        };
+        let (failure, serving) = (Arc::default(), Arc::default());
+        let mut candidate = Candidate { candidacy, server: None, failure, serving, first: true, has_resigned: false };
+        assert_eq!(candidate.tick(), BIND_RETRY_EVERY);
+        candidate.receive(Order::Resign(bounded(1).0));
+        drop(held);
+        assert_eq!(candidate.tick(), GATEWAY_TICK);
     }
 }

@@ -78,3 +78,17 @@ fn a_body_in_chunks_and_pipelined_requests_are_understood() {
     }
     assert_eq!(slow.read_reply(Duration::from_secs(5)).map(|reply| reply.status).ok(), Some(200));
 }
+
+#[test]
+fn clients_that_take_all_places_do_not_end_the_process() {
+    let world = World::new();
+    let args = ["--max-connections", "4", "--heartbeat-interval", "1"];
+    let mut instance = world.start(Start::new().no_gateway().args(args));
+    let _held: Vec<Connection> = (0..8).map(|_| Connection::open(instance.address).expect("a connection")).collect();
+    until(PATIENCE, "no place is free", || status(instance.address, "/health") != Some(200));
+    let beats = || instance.entry().and_then(|entry| entry["heartbeat"]["seq"].as_u64());
+    let before = beats();
+    // Three silent probes, one each heartbeat, would be the end.
+    until(PATIENCE, "it goes on beating", || beats() > before.map(|seq| seq + 4));
+    assert!(!instance.has_ended(), "full is not dead");
+}
