@@ -62,7 +62,7 @@ enum Order {
 
 impl Hub {
     pub fn start(state: State) -> io::Result<Arc<Hub>> {
-        let fan_out = FanOut { state, sessions: HashMap::new(), streams: 0, ids: EventIds::new() };
+        let fan_out = FanOut { state, sessions: HashMap::new(), streams: 0, ids: EventIds::new(), is_closed: false };
         let worker = Worker::start("sse-hub", INBOX_MAX, fan_out)?;
         Ok(Arc::new(Hub { worker, next_stream: AtomicU64::new(0) }))
     }
@@ -85,7 +85,7 @@ impl Hub {
         self.send_patiently(Order::End { session });
     }
 
-    /// Ends every stream; their connection threads write the end and go.
+    /// Ends every stream, and each that is opened later; their connection threads write the end and go.
     pub fn close_all(&self) {
         self.send_patiently(Order::CloseAll);
     }
@@ -140,6 +140,8 @@ struct FanOut {
     sessions: HashMap<u128, Listener>,
     streams: usize,
     ids: EventIds,
+    /// The process is stopping: a client that comes back is to find another.
+    is_closed: bool,
 }
 
 struct Listener {
@@ -157,7 +159,10 @@ impl Work for FanOut {
             Order::Close { number, session } => self.close(number, session),
             Order::End { session } => drop(self.sessions.remove(&session)),
             Order::Publish(state) => self.publish(state),
-            Order::CloseAll => self.sessions.clear(),
+            Order::CloseAll => {
+                self.is_closed = true;
+                self.sessions.clear();
+            }
         }
         self.streams = self.sessions.values().map(|listener| listener.streams.len()).sum();
         metrics::SSE_STREAMS.set(self.streams as i64);
@@ -170,7 +175,7 @@ impl Work for FanOut {
 
 impl FanOut {
     fn open(&mut self, number: u64, session: u128, told: Told, queue: Sender<Arc<[u8]>>) {
-        if self.streams >= STREAMS_MAX {
+        if self.is_closed || self.streams >= STREAMS_MAX {
             return; // dropping the queue ends the stream
         }
         let told = match told {
@@ -320,6 +325,8 @@ mod tests {
         assert!(old.events.is_empty());
         hub.close_all();
         assert_eq!(new.next(WITHIN).map(|_| ()), Err(crossbeam_channel::RecvTimeoutError::Disconnected));
+        let late = hub.open(7, Told::State(B)).unwrap();
+        assert_eq!(late.next(WITHIN).map(|_| ()), Err(crossbeam_channel::RecvTimeoutError::Disconnected));
     }
 
     #[test]
