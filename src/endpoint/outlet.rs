@@ -1,6 +1,7 @@
 //! The answer to one POST, as it grows: one JSON document, or, from the first notification on, an event stream.
 //!
-//! Which of the two is decided as late as possible: a call that says nothing on its way costs one write.
+//! Which of the two is decided as late as possible: a call that says nothing on its way costs one write. One that is
+//! silent for long becomes a stream too, for the comments that keep intermediaries from cutting it.
 //!
 //! **Invariant**: the first event of a stream carries an id and nothing else, so that no client takes a broken stream
 //! for a server that cannot resume (an end without any id leaves some of them waiting for ever). Progress only grows.
@@ -77,13 +78,13 @@ impl<'x, 'c> Outlet<'x, 'c> {
         if self.quiet_since.elapsed() < SSE_COMMENT_EVERY {
             return Ok(());
         }
+        self.start_stream()?;
         match progress.still_running() {
             Some(message) => self.notify(&message),
-            None if self.exchange.is_streaming() => {
+            None => {
                 self.quiet_since = Instant::now();
                 self.exchange.write(&[&sse::comment("")])
             }
-            None => Ok(()),
         }
     }
 
