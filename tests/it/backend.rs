@@ -32,6 +32,8 @@ pub enum Manner {
     Json(Value),
     /// Answers a call with an event stream: so many progress notifications, then this result.
     Stream { steps: u64, result: Value },
+    /// Answers a call with an event stream that breaks off before the response.
+    BrokenStream,
 }
 
 /// A fake MCP server.
@@ -296,6 +298,12 @@ fn answer_call(shared: &Shared, message: &Value, writer: &mut TcpStream) -> std:
     match &shared.manner {
         Manner::Silent | Manner::SilentCalls => Ok(()),
         Manner::Json(result) => write_json(writer, &response(result), ""),
+        Manner::BrokenStream => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            writer.write_all(head.as_bytes())?;
+            write_chunk(writer, "id: fake-0\ndata:\n\n")?;
+            writer.shutdown(std::net::Shutdown::Both)
+        }
         Manner::Stream { steps, result } => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
             writer.write_all(head.as_bytes())?;
