@@ -14,6 +14,7 @@ pub mod parts;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -31,9 +32,10 @@ use crate::heartbeat::Heartbeat;
 use crate::http::server::Server;
 use crate::hub::Hub;
 use crate::instance::state_of;
-use crate::limits::TAKEOVER_LOOK_MAX;
+use crate::limits::{SEEN_TO_BE_GONE_AFTER, TAKEOVER_LOOK_MAX};
 use crate::logging::{self, Quoted};
 use crate::os::{self, Signal};
+use crate::registry::Instance;
 use crate::registry::store::Store;
 use crate::scanner::{Scanner, Settings};
 use crate::session::State;
@@ -58,6 +60,7 @@ pub fn run(config: Config) -> Result<(), AppError> {
 /// All parts, in the order they were started.
 struct App {
     config: Config,
+    instance_id: String,
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
     skills: Arc<Skills>,
@@ -93,6 +96,8 @@ impl App {
         let entry = parts::entry(&config, instance_id, &advertised, address.port());
         let heartbeat = parts::start_heartbeat(&config, &store, entry, address, &skills)?;
         let _ = slot.set(Arc::clone(&heartbeat));
+        // What changed while the slot was empty was told to nobody.
+        heartbeat.set_tools(skills.tools().encoded()).map_err(|error| AppError::Register(error.to_string()))?;
 
         // The gateway, or its standby: what it would serve is kept ready all along.
         let gateway_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
@@ -104,6 +109,7 @@ impl App {
         let election = None;
         let mut app = App {
             config,
+            instance_id: instance_id.to_owned(),
             draining,
             access,
             skills,
@@ -179,19 +185,24 @@ impl App {
 
     /// Waits for the signal to stop; reloads on the signal for that; ends when the own listener does not answer.
     fn wait(&self, signals: &Receiver<Signal>) -> Result<(), AppError> {
-        let address = self.instance.address();
         let mut silent = 0;
         loop {
             match signals.recv_timeout(self.config.heartbeat_interval) {
                 Ok(Signal::Reload) => self.reload(),
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) if election::answers(address) => silent = 0,
-                Err(RecvTimeoutError::Timeout) => silent += 1,
-            }
-            if silent >= SILENT_PROBES_MAX {
-                return Err(AppError::ListenerLost(address));
+                Err(RecvTimeoutError::Timeout) => match self.silent_listener() {
+                    None => silent = 0,
+                    Some(address) if silent + 1 >= SILENT_PROBES_MAX => return Err(AppError::ListenerLost(address)),
+                    Some(_) => silent += 1,
+                },
             }
         }
+    }
+
+    /// A listener of ours that does not answer. A gateway that accepts and never answers would block every takeover.
+    fn silent_listener(&self) -> Option<SocketAddr> {
+        let gateway = self.election.as_ref().and_then(|election| election.serving());
+        [Some(self.instance.address()), gateway].into_iter().flatten().find(|address| !election::answers(*address))
     }
 
     fn reload(&self) {
@@ -203,6 +214,13 @@ impl App {
         }
     }
 
+    /// When other gateways have seen that our entry is gone: until then they hand us calls, which we still take.
+    fn seen_to_be_gone(&self) -> Deadline {
+        let own = |instance: &Arc<Instance>| instance.entry.instance_id == self.instance_id;
+        let alone = self.scanner.latest().instances.iter().all(own);
+        Deadline::after(if alone { Duration::ZERO } else { SEEN_TO_BE_GONE_AFTER })
+    }
+
     /// The stop order. A second signal ends the process at once.
     fn stop(&self, signals: Receiver<Signal>) {
         log::info!("event=stopping connections={}", self.instance.connections());
@@ -212,6 +230,7 @@ impl App {
         self.draining.store(true, Ordering::Release);
         // The beat ends before the entry goes, or the next beat would bring it back.
         self.heartbeat.stop();
+        let seen_to_be_gone = self.seen_to_be_gone();
         // The port goes first of all that serves: a standby takes it while we still answer what we have.
         let gateway = self.election.as_ref().and_then(|election| election.resign());
         // Streams end, their clients reconnect to whoever serves now.
@@ -220,6 +239,7 @@ impl App {
         // Calls under way get their time, those of the gateway first: they may lead to our own instance.
         let deadline = Deadline::after(self.config.drain_timeout);
         let gateway_drained = gateway.is_none_or(|server| server.drain(deadline));
+        std::thread::sleep(seen_to_be_gone.left().min(deadline.left()));
         self.instance.stop_accepting();
         let drained = self.instance.drain(deadline) && gateway_drained;
         // Nobody asks any more: what served the answers can go.

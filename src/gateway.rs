@@ -69,9 +69,12 @@ impl Service for GatewayService {
     }
 
     fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        let snapshot = self.catalogue.now();
+        let hand_on = |route: &snapshot::Route, outlet: &mut Outlet<'_, '_>| {
+            route.upstream.call_tool(&route.tool, call, deadline(route, call), outlet)
+        };
+        let mut snapshot = self.catalogue.now();
         if let Some(route) = snapshot.route(&call.name) {
-            return route.upstream.call_tool(&route.tool, call, deadline(route, call), outlet);
+            return hand_on(route, outlet);
         }
         if meta::is_own_tool(&call.name) {
             let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
@@ -81,10 +84,16 @@ impl Service for GatewayService {
         }
         // The first catalogue may not be there yet: a tool of an instance is not unknown before it is.
         if !self.catalogue.is_warm()
-            && let Ok(snapshot) = self.catalogue.warm()
-            && let Some(route) = snapshot.route(&call.name)
+            && let Ok(warm) = self.catalogue.warm()
         {
-            return route.upstream.call_tool(&route.tool, call, deadline(route, call), outlet);
+            snapshot = warm;
+        }
+        if let Some(route) = snapshot.route(&call.name) {
+            return hand_on(route, outlet);
+        }
+        // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
+        if let Some(route) = snapshot.likely_route(&call.name) {
+            return hand_on(&route, outlet);
         }
         Err(unknown_tool(&call.name).into())
     }

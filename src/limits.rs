@@ -125,6 +125,8 @@ pub const PROBE_TIME_MAX: Duration = Duration::from_millis(500);
 pub const SCAN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause between two scans of the registry.
 pub const SCAN_EVERY: Duration = Duration::from_millis(500);
+/// A stopping instance goes on accepting for two scans of the others, who hand it calls until they have seen it gone.
+pub const SEEN_TO_BE_GONE_AFTER: Duration = Duration::from_secs(1);
 /// Pause between two tries to bind the gateway port.
 pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
 /// Longest pause between two scans of a registry that cannot be read.
@@ -232,6 +234,7 @@ const _: () = assert!(SCRIPT_OUTPUT_BYTES_MAX < BODY_BYTES_MAX, "a result must f
 const _: () = assert!(TOOL_LIST_BYTES_MAX < BODY_BYTES_MAX as u64, "a tool list must fit into a reply");
 const _: () =
     assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");
+const _: () = assert!(SEEN_TO_BE_GONE_AFTER.as_millis() >= SCAN_EVERY.as_millis() * 2);
 const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());

@@ -66,22 +66,20 @@ pub fn start_heartbeat(
     entry.tools_revision = fnv64_hex(&tools);
     let probe = Box::new(move || election::answers(address));
     let heartbeat = Heartbeat::start(store.clone(), entry, config.heartbeat_interval, probe);
-    let heartbeat = heartbeat.map_err(|error| register(error.to_string()))?;
-    heartbeat.set_tools(tools).map_err(|error| register(error.to_string()))?;
-    Ok(Arc::new(heartbeat))
+    heartbeat.map(Arc::new).map_err(|error| register(error.to_string()))
 }
 
 pub fn start_catalogue(
     config: &Config,
     store: &Store,
-    access: &Access,
+    access: &Arc<Access>,
     hub: &Arc<Hub>,
 ) -> Result<Arc<Catalogue>, AppError> {
     let settings = CatalogueSettings {
         store: store.clone(),
         own_tools: meta::own_tools(),
         own_tools_only: config.tool_list == ToolList::Meta,
-        token: access.own_token(),
+        access: Arc::clone(access),
     };
     Catalogue::start(settings, Arc::clone(hub)).map_err(AppError::Thread)
 }
@@ -106,7 +104,8 @@ pub fn advertised_host(config: &Config) -> String {
 
 pub fn access(config: &Config, advertised: &str) -> Result<Access, AppError> {
     let mut hosts = config.allowed_hosts.clone();
-    if !hosts.is_empty() {
+    // The name we tell others to use is always served; where all names are, a list would only shut the others out.
+    if !hosts.is_empty() || config.host.is_loopback() {
         hosts.push(advertised.to_owned());
     }
     Access::new(config.host, hosts, config.allowed_origins.clone(), config.auth_token_file.clone())

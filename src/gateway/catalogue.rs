@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 
 use crate::deadline::Deadline;
+use crate::endpoint::access::Access;
 use crate::gateway::names;
 use crate::gateway::snapshot::{Snapshot, Told, tool_name};
 use crate::gateway::upstream::Upstream;
@@ -44,8 +45,8 @@ pub struct CatalogueSettings {
     pub own_tools: Vec<RawTool>,
     /// `--tool-list meta`: list the own tools alone; the others can be called all the same.
     pub own_tools_only: bool,
-    /// For instances of our own kind.
-    pub token: Option<String>,
+    /// Holds the token for instances of our own kind.
+    pub access: Arc<Access>,
 }
 
 /// The warm-up is over and the registry has not been read even once.
@@ -220,9 +221,9 @@ impl Builder {
         let live: HashMap<Key, &Arc<Instance>> =
             view.instances.iter().map(|instance| (key_of(instance), instance)).collect();
         self.known.retain(|key, _| live.contains_key(key));
-        let token = &self.settings.token;
+        let access = &self.settings.access;
         for (key, instance) in live {
-            let known = self.known.entry(key).or_insert_with(|| Known::new(Arc::clone(instance), token.clone()));
+            let known = self.known.entry(key).or_insert_with(|| Known::new(Arc::clone(instance), access));
             if !Arc::ptr_eq(&known.upstream.instance, instance) {
                 known.upstream = Arc::new(known.upstream.with(Arc::clone(instance)));
             }
@@ -232,6 +233,10 @@ impl Builder {
 
     fn take_fetched(&mut self, key: &Key, tools: Option<Vec<RawTool>>) {
         let Some(known) = self.known.get_mut(key) else { return };
+        // It may have published its list meanwhile, which counts more than an answer that is older.
+        if matches!(known.fetch, Fetch::NotNeeded) {
+            return;
+        }
         known.answered = true;
         known.fetch = Fetch::Due(Instant::now() + TOOLS_FETCH_EVERY);
         if let Some(tools) = tools {
@@ -295,8 +300,8 @@ impl Builder {
 }
 
 impl Known {
-    fn new(instance: Arc<Instance>, token: Option<String>) -> Known {
-        let upstream = Arc::new(Upstream::new(instance, token));
+    fn new(instance: Arc<Instance>, access: &Arc<Access>) -> Known {
+        let upstream = Arc::new(Upstream::new(instance, access));
         Known { upstream, tools: Vec::new(), revision: String::new(), answered: false, fetch: Fetch::NotNeeded }
     }
 

@@ -43,6 +43,10 @@ pub fn is_own_tool(name: &str) -> bool {
 
 /// Runs one of the gateway's own tools; `None`: there is none of that name.
 pub fn call(catalogue: &Catalogue, name: &str, arguments: &Arguments, deadline: Deadline) -> Option<CallToolResult> {
+    if let Some(wrong) = ["instance_id", "dcc"].iter().find(|name| !is_text_or_absent(arguments.get(**name))) {
+        // Left out of account, it would lead the call to an instance that was not meant.
+        return is_own_tool(name).then(|| CallToolResult::failed(format!("\"{wrong}\" must be a string")));
+    }
     let snapshot = catalogue.now();
     let result = match name {
         "list_dcc_instances" => Ok(list_instances(&snapshot, arguments)),
@@ -264,6 +268,10 @@ fn ask(member: &Member, name: &str, arguments: &Arguments, deadline: Deadline) -
         Value::Null => Ok(serde_json::from_str(said).unwrap_or_else(|_| json!({"message": said}))),
         structured => Ok(structured.clone()),
     }
+}
+
+fn is_text_or_absent(value: Option<&Value>) -> bool {
+    value.is_none_or(|value| value.is_string() || value.is_null())
 }
 
 fn text<'a>(arguments: &'a Arguments, name: &str) -> Option<&'a str> {

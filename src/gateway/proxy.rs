@@ -5,7 +5,8 @@
 //!
 //! **Invariant**: only the header fields of MCP are handed on, in both directions; a client's token never is.
 //! **Thread**: the connection's.
-//! **Bounds**: those of `http/`; a POST gets the call timeout, a stream ends after `STREAM_SILENCE_MAX` without a byte.
+//! **Bounds**: those of `http/`; a POST gets the time of the instance's slowest tool and `ANSWER_GRACE`, as the instance's
+//! own word about a time-out says more than ours; a GET stream ends after `STREAM_SILENCE_MAX` without a byte.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use crate::http::client_error::ClientError;
 use crate::http::head::{Method, RequestHead};
 use crate::http::reply::{Patience, Reply, Wake};
 use crate::http::server::Exchange;
+use crate::http::sse;
 use crate::jsonrpc::{self, Body, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::{BODY_BYTES_MAX, SSE_COMMENT_EVERY};
 use crate::status::{not_found, respond_json};
@@ -28,6 +30,8 @@ use crate::status::{not_found, respond_json};
 const STREAM_SILENCE_MAX: Duration = Duration::from_secs(3 * SSE_COMMENT_EVERY.as_secs());
 /// How often a silent stream is looked after.
 const STREAM_TICK: Duration = Duration::from_millis(500);
+/// Time beyond a call's own, for the instance to end it and say so.
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// No stream is older than this; its client reconnects.
 const STREAM_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -109,16 +113,18 @@ pub fn nowhere(passage: &Passage<'_>, exchange: &mut Exchange<'_>, status: u16, 
 fn send(passage: &Passage<'_>, to: &Destination<'_>, body: &[u8]) -> Result<(Reply, Deadline), ClientError> {
     let upstream = &to.member.upstream;
     let request = passage.request;
-    let authorization = upstream.token().map(|token| format!("Bearer {token}"));
+    let authorization = upstream.authorization();
     let mut headers: Vec<(&str, &str)> =
         REQUEST_HEADERS.iter().filter_map(|name| Some((*name, request.header(name)?))).collect();
-    let prefix = to.session_prefix.as_deref().unwrap_or_default();
     if let Some(session) = request.header("mcp-session-id") {
-        headers.push(("Mcp-Session-Id", session.strip_prefix(prefix).unwrap_or(session)));
+        // Whichever instance opened it: another of ours goes on with the session of one that is gone.
+        let own = to.session_prefix.as_ref().and_then(|_| session.split_once('~')).map_or(session, |(_, own)| own);
+        headers.push(("Mcp-Session-Id", own));
     }
     headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
     let is_stream = request.method() == Method::Get;
-    let deadline = Deadline::after(if is_stream { STREAM_AGE_MAX } else { passage.call_timeout });
+    let call_time = passage.call_timeout.max(to.member.slowest_tool) + ANSWER_GRACE;
+    let deadline = Deadline::after(if is_stream { STREAM_AGE_MAX } else { call_time });
     let parts = [body];
     let outgoing = Outgoing {
         method: request.method().as_str(),
@@ -158,9 +164,12 @@ fn relay(
     let status = head.status();
     if head.header("content-type").is_some_and(|value| value.starts_with("text/event-stream")) {
         exchange.start_stream(status, &headers)?;
-        return relay_stream(passage, exchange, reply, deadline);
+        return match passage.request.method() {
+            Method::Get => relay_stream(passage, exchange, reply, deadline),
+            _ => relay_answer(to, exchange, reply, deadline, body),
+        };
     }
-    match read_whole(exchange, reply, deadline) {
+    match read_whole(to, exchange, reply, deadline) {
         Ok(answer) if answer.is_empty() => exchange.respond(status, &headers, &[]),
         Ok(answer) => exchange.respond(status, &headers, &[&answer]),
         Err(Some(error)) => failed(passage, to, exchange, &error, body),
@@ -168,44 +177,74 @@ fn relay(
     }
 }
 
+/// A stream of notifications, which may go on for ever.
 fn relay_stream(
     passage: &Passage<'_>,
     exchange: &mut Exchange<'_>,
     reply: &mut Reply,
     deadline: Deadline,
 ) -> io::Result<()> {
-    let is_call = passage.request.method() == Method::Post;
     let mut piece = Vec::new();
     let mut heard = Instant::now();
-    while !reply.is_complete() {
-        piece.clear();
+    while !reply.is_complete() && heard.elapsed() < STREAM_SILENCE_MAX && !passage.draining.load(Ordering::Acquire) {
         let patience = Patience { deadline, tick: Some(STREAM_TICK), watched: exchange.socket() };
         match reply.read(&mut piece, &patience) {
-            Ok(Wake::Ready) if piece.is_empty() => {}
-            Ok(Wake::Ready) => {
-                heard = Instant::now();
-                exchange.write(&[&piece])?;
-            }
-            // A call under way is waited for even while stopping.
-            Ok(Wake::Tick) if heard.elapsed() < STREAM_SILENCE_MAX => {
-                if passage.draining.load(Ordering::Acquire) && !is_call {
-                    break;
-                }
-            }
+            Ok(Wake::Ready) => exchange.write(&[&piece])?,
+            Ok(Wake::Tick) => continue,
             // What is left is to end the stream: its client reconnects, here or elsewhere.
-            Ok(Wake::Tick | Wake::WatchedGone) | Err(_) => break,
+            Ok(Wake::WatchedGone) | Err(_) => break,
+        }
+        piece.clear();
+        heard = Instant::now();
+    }
+    exchange.finish()
+}
+
+/// An answer that comes as a stream. One that breaks off ends with an error, since clients would wait for the answer.
+fn relay_answer(
+    to: &Destination<'_>,
+    exchange: &mut Exchange<'_>,
+    reply: &mut Reply,
+    deadline: Deadline,
+    body: &[u8],
+) -> io::Result<()> {
+    let mut piece = Vec::new();
+    while !reply.is_complete() {
+        piece.clear();
+        let patience = Patience { deadline, tick: None, watched: exchange.socket() };
+        match reply.read(&mut piece, &patience) {
+            Ok(Wake::Ready) => exchange.write(&[&piece])?,
+            Ok(Wake::Tick) => {}
+            Ok(Wake::WatchedGone) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Err(error) => {
+                if let Some(message) = failure(to, &error, body) {
+                    // The blank line ends an event that was cut.
+                    exchange.write(&[b"\n\n", &sse::encode(None, &message)])?;
+                }
+                break;
+            }
         }
     }
     exchange.finish()
 }
 
 /// The whole body; `Err(None)`: the client is gone.
-fn read_whole(exchange: &Exchange<'_>, reply: &mut Reply, deadline: Deadline) -> Result<Vec<u8>, Option<ClientError>> {
+fn read_whole(
+    to: &Destination<'_>,
+    exchange: &Exchange<'_>,
+    reply: &mut Reply,
+    deadline: Deadline,
+) -> Result<Vec<u8>, Option<ClientError>> {
     let mut answer = Vec::new();
-    while !reply.is_complete() && answer.len() <= BODY_BYTES_MAX {
+    while !reply.is_complete() {
         let patience = Patience { deadline, tick: None, watched: exchange.socket() };
         if let Wake::WatchedGone = reply.read(&mut answer, &patience).map_err(Some)? {
             return Err(None);
+        }
+        if answer.len() > BODY_BYTES_MAX {
+            // A part of it must not pass for the whole.
+            let address = to.member.upstream.pool().authority().to_owned();
+            return Err(Some(ClientError::TooLarge { address, limit: BODY_BYTES_MAX }));
         }
     }
     Ok(answer)
@@ -219,16 +258,24 @@ fn failed(
     error: &ClientError,
     body: &[u8],
 ) -> io::Result<()> {
-    let message = format!("{}: {error}; /instances lists what is live", to.member.upstream.instance.describe());
-    log::warn!("event=proxy_failed instance={} error=\"{error}\"", to.member.id());
-    if let Ok(Body::One(Message::Request { id, .. })) = jsonrpc::parse(body) {
-        let error = ErrorObject::new(INTERNAL_ERROR, message);
-        return respond_json(exchange, 200, passage.headers, &jsonrpc::error(Some(id), &error));
+    if let Some(message) = failure(to, error, body) {
+        return respond_json(exchange, 200, passage.headers, &message);
     }
     let (status, code) = match error {
         ClientError::Timeout { .. } => (504, "instance_timeout"),
         _ => (502, "instance_unreachable"),
     };
-    let body = json!({"error": {"code": code, "message": message}});
+    let body = json!({"error": {"code": code, "message": explained(to, error)}});
     respond_json(exchange, status, passage.headers, &jsonrpc::to_bytes(&body))
+}
+
+/// The JSON-RPC error that answers the request in `body`, if it is one.
+fn failure(to: &Destination<'_>, error: &ClientError, body: &[u8]) -> Option<Vec<u8>> {
+    log::warn!("event=proxy_failed instance={} error=\"{error}\"", to.member.id());
+    let Ok(Body::One(Message::Request { id, .. })) = jsonrpc::parse(body) else { return None };
+    Some(jsonrpc::error(Some(id), &ErrorObject::new(INTERNAL_ERROR, explained(to, error))))
+}
+
+fn explained(to: &Destination<'_>, error: &ClientError) -> String {
+    format!("{}: {error}; /instances lists what is live", to.member.upstream.instance.describe())
 }

@@ -38,6 +38,8 @@ pub struct Member {
     pub upstream: Arc<Upstream>,
     /// Published names of its tools with the names it knows them by.
     pub tools: Vec<(String, String)>,
+    /// The longest time that any of them asks for; zero where none does.
+    pub slowest_tool: Duration,
 }
 
 pub struct Route {
@@ -54,8 +56,20 @@ impl Snapshot {
         self.routes.get(published)
     }
 
-    /// The members whose id begins with `prefix`.
+    /// Where a tool would be that this snapshot does not know: `{short}__{tool}` names the one instance to ask, which may
+    /// have loaded it a moment ago.
+    pub fn likely_route(&self, published: &str) -> Option<Route> {
+        let (short, tool) = published.split_once("__")?;
+        let mut members = self.members.iter().filter(|member| names::short(member.id()) == short);
+        let (Some(member), None) = (members.next(), members.next()) else { return None };
+        Some(Route { upstream: Arc::clone(&member.upstream), tool: tool.to_owned(), timeout: None })
+    }
+
+    /// The members whose id begins with `prefix`; the one whose whole id it is, even where others begin with that.
     pub fn by_prefix(&self, prefix: &str) -> Vec<&Arc<Member>> {
+        if let Some(member) = self.members.iter().find(|member| member.id().eq_ignore_ascii_case(prefix)) {
+            return vec![member];
+        }
         let prefix = prefix.to_ascii_lowercase();
         let begins = |member: &&Arc<Member>| member.id().to_ascii_lowercase().starts_with(&prefix);
         self.members.iter().filter(begins).collect()
@@ -76,7 +90,8 @@ impl Snapshot {
         for told in instances {
             let named = publish(told, &mut routes);
             let tools = named.iter().map(|(name, tool, _)| (name.clone(), tool.clone())).collect();
-            members.push(Arc::new(Member { upstream: Arc::clone(told.upstream), tools }));
+            let slowest_tool = told.tools.iter().filter_map(timeout_of).max().unwrap_or_default();
+            members.push(Arc::new(Member { upstream: Arc::clone(told.upstream), tools, slowest_tool }));
             published.extend(named.into_iter().map(|(_, _, raw)| raw));
         }
         if !own_tools_only {

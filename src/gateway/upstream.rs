@@ -18,6 +18,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
+use crate::endpoint::access::Access;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Failure, Payload, ToolCall};
 use crate::gateway::rewrite::{Response, error_message, request_text, response_in, rewritten_params};
@@ -49,8 +50,8 @@ struct Link {
     session: Mutex<Option<Arc<UpstreamSession>>>,
     next_id: AtomicU64,
     in_flight: AtomicU32,
-    /// Presented to instances of our own kind.
-    token: Option<String>,
+    /// Holds the token for instances of our own kind; it may change (SIGHUP).
+    access: Option<Arc<Access>>,
 }
 
 struct UpstreamSession {
@@ -65,7 +66,7 @@ struct InitializeResult {
 }
 
 impl Upstream {
-    pub fn new(instance: Arc<Instance>, token: Option<String>) -> Upstream {
+    pub fn new(instance: Arc<Instance>, access: &Arc<Access>) -> Upstream {
         let entry = &instance.entry;
         // Entries are checked when they are read; what is not a URL after all is met at its advertised address.
         let (host, port, target) = split_url(&entry.mcp_url).unwrap_or((&entry.host, entry.port, "/mcp"));
@@ -75,7 +76,7 @@ impl Upstream {
             session: Mutex::new(None),
             next_id: AtomicU64::new(1),
             in_flight: AtomicU32::new(0),
-            token: token.filter(|_| instance.origin == Origin::Ours),
+            access: (instance.origin == Origin::Ours).then(|| Arc::clone(access)),
         };
         Upstream { instance, link: Arc::new(link) }
     }
@@ -98,8 +99,10 @@ impl Upstream {
         &self.link.target
     }
 
-    pub fn token(&self) -> Option<&str> {
-        self.link.token.as_deref()
+    /// What we present to it in `Authorization`.
+    pub fn authorization(&self) -> Option<String> {
+        let token = self.link.access.as_ref().and_then(|access| access.own_token())?;
+        Some(format!("Bearer {token}"))
     }
 
     /// Hands a tool call on under the instance's own name for the tool, and relays what comes back.
@@ -143,11 +146,11 @@ impl Upstream {
 
     /// A request of the gateway's own: the text of its `result`.
     pub fn ask(&self, method: &str, params: &[u8], deadline: Deadline) -> Result<Vec<u8>, UpstreamError> {
-        let session = self.session(deadline)?;
+        let session = self.session(deadline, &mut NoClient)?;
         match self.ask_once(&session, method, params, deadline) {
             Err(UpstreamError::Status(404)) if session.id.is_some() => {
                 self.forget(&session);
-                self.ask_once(&*self.session(deadline)?, method, params, deadline)
+                self.ask_once(&*self.session(deadline, &mut NoClient)?, method, params, deadline)
             }
             result => result,
         }
@@ -173,13 +176,14 @@ impl Upstream {
         deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Response, UpstreamError> {
-        let session = self.session(deadline)?;
-        match self.forward_once(&session, tool, call, deadline, outlet) {
+        let mut client = Client { outlet, progress: call.progress(), ticket: call.ticket };
+        let session = self.session(deadline, &mut client)?;
+        match self.forward_once(&session, tool, call, deadline, &mut client) {
             // The instance was restarted under the same address: the request was not taken, so it may be repeated.
             Err(UpstreamError::Status(404)) if session.id.is_some() => {
                 self.forget(&session);
-                let session = self.session(deadline)?;
-                self.forward_once(&session, tool, call, deadline, outlet)
+                let session = self.session(deadline, &mut client)?;
+                self.forward_once(&session, tool, call, deadline, &mut client)
             }
             result => result,
         }
@@ -191,7 +195,7 @@ impl Upstream {
         tool: &str,
         call: &ToolCall<'_>,
         deadline: Deadline,
-        outlet: &mut Outlet<'_, '_>,
+        client: &mut Client<'_, '_, '_>,
     ) -> Result<Response, UpstreamError> {
         let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
         let message = request_text(id, "tools/call", &rewritten_params(call, tool, id));
@@ -202,8 +206,7 @@ impl Upstream {
             canceller.cancel();
             upstream.notify_cancelled(&cancelled_session, id);
         });
-        let mut client = Client { outlet, progress: call.progress() };
-        let result = self.receive(&mut reply, id, deadline, &mut client);
+        let result = self.receive(&mut reply, id, deadline, client);
         if call.ticket.is_cancelled() {
             return Err(UpstreamError::Cancelled);
         }
@@ -215,11 +218,11 @@ impl Upstream {
     }
 
     /// Our session at the instance, opened if there is none yet. Two first calls may each open one; the later is kept.
-    fn session(&self, deadline: Deadline) -> Result<Arc<UpstreamSession>, UpstreamError> {
+    fn session(&self, deadline: Deadline, client: &mut dyn Waiting) -> Result<Arc<UpstreamSession>, UpstreamError> {
         if let Some(session) = lock(&self.link.session).clone() {
             return Ok(session);
         }
-        let session = Arc::new(self.initialize(deadline)?);
+        let session = Arc::new(self.initialize(deadline, client)?);
         *lock(&self.link.session) = Some(Arc::clone(&session));
         Ok(session)
     }
@@ -231,7 +234,7 @@ impl Upstream {
         }
     }
 
-    fn initialize(&self, deadline: Deadline) -> Result<UpstreamSession, UpstreamError> {
+    fn initialize(&self, deadline: Deadline, client: &mut dyn Waiting) -> Result<UpstreamSession, UpstreamError> {
         let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
         let params = json!({
             "protocolVersion": Revision::NEWEST.as_str(),
@@ -241,7 +244,8 @@ impl Upstream {
         let none = UpstreamSession { id: None, revision: String::new() };
         let message = request_text(id, "initialize", &jsonrpc::to_bytes(&params));
         let mut reply = self.send(&none, &message, deadline, true)?;
-        let response = self.receive(&mut reply, id, deadline, &mut NoClient)?;
+        client.waits_for(&reply);
+        let response = self.receive(&mut reply, id, deadline, client)?;
         let result = &response.text[response.part.clone()];
         if response.is_error {
             return Err(UpstreamError::Refused(error_message(result)));
@@ -278,7 +282,7 @@ impl Upstream {
         deadline: Deadline,
         idempotent: bool,
     ) -> Result<Reply, UpstreamError> {
-        let authorization = self.link.token.as_ref().map(|token| format!("Bearer {token}"));
+        let authorization = self.authorization();
         let mut headers = vec![("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
         if !session.revision.is_empty() {
             headers.push(("MCP-Protocol-Version", &session.revision));

@@ -40,7 +40,10 @@ impl UpstreamError {
 
 impl From<ClientError> for UpstreamError {
     fn from(error: ClientError) -> UpstreamError {
-        UpstreamError::Http(error)
+        match error {
+            ClientError::Cancelled { .. } => UpstreamError::Cancelled,
+            error => UpstreamError::Http(error),
+        }
     }
 }
 

@@ -6,11 +6,14 @@
 use std::io;
 
 use crate::deadline::Deadline;
+use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::gateway::upstream_error::UpstreamError;
-use crate::http::reply::{Patience, Wake};
+use crate::http::reply::{Patience, Reply, Wake};
 
 pub trait Waiting {
+    /// Whoever waits can end this reply from now on.
+    fn waits_for(&mut self, reply: &Reply);
     fn patience(&self, deadline: Deadline) -> Patience<'_>;
     fn woken(&mut self, wake: &Wake) -> Result<(), UpstreamError>;
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()>;
@@ -20,6 +23,8 @@ pub trait Waiting {
 pub struct NoClient;
 
 impl Waiting for NoClient {
+    fn waits_for(&mut self, _: &Reply) {}
+
     fn patience(&self, deadline: Deadline) -> Patience<'_> {
         Patience { deadline, tick: None, watched: None }
     }
@@ -37,9 +42,15 @@ impl Waiting for NoClient {
 pub struct Client<'o, 'x, 'c> {
     pub outlet: &'o mut Outlet<'x, 'c>,
     pub progress: Progress,
+    pub ticket: &'o Ticket<'o>,
 }
 
 impl Waiting for Client<'_, '_, '_> {
+    fn waits_for(&mut self, reply: &Reply) {
+        let canceller = reply.canceller();
+        self.ticket.on_cancel(move || canceller.cancel());
+    }
+
     fn patience(&self, deadline: Deadline) -> Patience<'_> {
         Patience { deadline, tick: Some(self.outlet.keep_alive_due()), watched: self.outlet.socket() }
     }

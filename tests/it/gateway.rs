@@ -368,6 +368,115 @@ fn meta_tools_are_described() {
     }
 }
 
+#[test]
+fn an_instance_that_is_named_wrongly_is_not_guessed() {
+    let (world, _gateway) = gateway(&[]);
+    let mut session = Session::open(world.gateway(), R06);
+    for (tool, arguments) in [
+        ("get_dcc_instance", json!({"instance_id": 7})),
+        ("list_skills", json!({"dcc": ["maya"]})),
+        ("unload_skill", json!({"skill_name": "any", "instance_id": {}})),
+    ] {
+        let result = session.call(tool, arguments);
+        assert_eq!(result["isError"], json!(true), "{tool}: {result}");
+        assert!(text_of(&result).contains("must be a string"), "{tool}: {result}");
+    }
+}
+
+#[test]
+fn an_answer_too_large_to_pass_is_not_cut() {
+    let (world, _gateway) = gateway(&[]);
+    let text = "x".repeat(17 * 1024 * 1024);
+    let large = Backend::start(Manner::Json(json!({"content": [{"type": "text", "text": text}]})), vec![tool("go")]);
+    let _large = large.register(&world.registry(), "maya");
+    world.wait_instances(2);
+    let mut session = Session::open_at(world.gateway(), &format!("/mcp/{}", large.short()), R06);
+    let answer = session.request("tools/call", json!({"name": "go"}));
+    assert_eq!(answer["error"]["code"], json!(-32603), "{}", answer["error"]);
+}
+
+#[test]
+fn a_tool_is_called_right_after_it_was_loaded() {
+    let (world, _gateway) = gateway(&[]);
+    skill::probe(&world.skills());
+    let instance = world.start(Start::new().args(["--skill-paths", &world.skills().display().to_string()]));
+    world.wait_instances(2);
+    let mut session = Session::open(world.gateway(), R06);
+    let loaded =
+        session.structured("load_skill", json!({"skill_name": "probe-tools", "instance_id": instance.instance_id}));
+    let tool = format!("{}probe_tools__echo", loaded["tool_prefix"].as_str().expect("the prefix of its tools"));
+    assert_eq!(session.structured(&tool, json!({"text": "x"})), json!({"text": "x"}), "before the list tells of it");
+    let unknown = session.request("tools/call", json!({"name": format!("{}__no_such", instance.short())}));
+    assert_eq!(unknown["error"]["code"], json!(-32602), "{unknown}");
+}
+
+#[test]
+fn a_call_is_cancelled_while_its_instance_does_not_even_greet() {
+    let (world, _gateway) = gateway(&[]);
+    let mute = Backend::start(Manner::Silent, vec![tool("go")]);
+    let _mute = mute.register_published(&world.registry(), "maya");
+    let name = format!("{}__go", mute.short());
+    let mut session = Session::open(world.gateway(), R06);
+    until(PATIENCE, "the tool is listed", || session.tool_names().contains(&name));
+    let mut calling = session.beside();
+    let call = json!({"jsonrpc": "2.0", "id": 77, "method": "tools/call", "params": {"name": name}});
+    let reply = thread::spawn(move || calling.try_post(&call));
+    until(PATIENCE, "the gateway says hello", || !mute.requests_of("initialize").is_empty());
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 77}});
+    assert_eq!(session.post(&cancel).status, 202);
+    until(PATIENCE, "the request ends", || reply.is_finished());
+}
+
+#[test]
+fn an_answer_that_breaks_off_on_its_way_ends_with_an_error() {
+    let (world, _gateway) = gateway(&[]);
+    let broken = Backend::start(Manner::BrokenStream, vec![tool("go")]);
+    let _broken = broken.register(&world.registry(), "maya");
+    world.wait_instances(2);
+    let mut session = Session::open_at(world.gateway(), &format!("/mcp/{}", broken.short()), R06);
+    let answer = session.request("tools/call", json!({"name": "go"}));
+    assert_eq!(answer["error"]["code"], json!(-32603), "{answer}");
+    assert!(answer["error"]["message"].as_str().is_some_and(|text| text.contains(broken.short())), "{answer}");
+}
+
+#[test]
+fn a_session_by_type_goes_on_at_another_instance() {
+    let (world, _gateway) = gateway(&[]);
+    let [mut first, mut second] = [(); 2].map(|()| world.start(Start::new().no_gateway().args(["--dcc", "maya"])));
+    world.wait_instances(3);
+    let mut session = Session::open_at(world.gateway(), "/mcp/dcc/maya", R06);
+    let opened_by_first = session.id.starts_with(&first.instance_id);
+    if opened_by_first { &mut first } else { &mut second }.kill_9();
+    world.wait_instances(2);
+    assert!(!session.tool_names().is_empty(), "the other one takes the session over");
+}
+
+#[test]
+fn a_silent_call_is_kept_open_by_comments() {
+    let world = World::new();
+    skill::probe(&world.skills());
+    let _gateway = world.start(Start::new());
+    let instance = world.start_with_skills("maya");
+    world.wait_instances(2);
+    let through = format!("{}__probe_tools__sleep", instance.short());
+    let mut listing = Session::open(world.gateway(), R06);
+    until(PATIENCE, "the tool is listed", || listing.tool_names().contains(&through));
+    let calls = [(instance.address, "probe_tools__sleep".to_owned()), (world.gateway(), through)];
+    let waiting = calls.map(|(address, tool)| {
+        let note = world.path().join(format!("note-{}", address.port())).display().to_string();
+        thread::spawn(move || {
+            let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                "params": {"name": tool, "arguments": {"note": note}}});
+            let mut stream = Session::open(address, R06).post_stream(&call).expect("a stream within 20 s");
+            let primed = stream.next(PATIENCE).expect("an event with an id first");
+            (primed.id.is_some(), stream.next(PATIENCE).is_some_and(|event| event.comment.is_some()))
+        })
+    });
+    for wait in waiting {
+        assert_eq!(wait.join().expect("the stream is read"), (true, true), "an id, then a comment");
+    }
+}
+
 fn gateway(args: &[&str]) -> (World, Program) {
     let world = World::new();
     fs::create_dir_all(world.registry().join("instances")).expect("the registry folder");

@@ -196,6 +196,44 @@ fn sigterm_of_the_gateway_ends_streams_and_a_standby_takes_the_port() {
 }
 
 #[test]
+fn calls_that_come_while_an_instance_stops_are_answered() {
+    let world = World::new();
+    skill::probe(&world.skills());
+    let gateway = world.start(Start::new());
+    until(PATIENCE, "the first process is the gateway", || gateway.is_gateway());
+    let mut instance = world.start_with_skills("maya");
+    world.wait_instances(2);
+    let tool = format!("{}__probe_tools__echo", instance.short());
+    let mut session = Session::open(world.gateway(), R06);
+    until(PATIENCE, "the tool is listed", || session.tool_names().contains(&tool));
+    instance.term();
+    let call = json!({"name": tool, "arguments": {"text": "x"}});
+    until(PATIENCE, "the tool is not known any more", || {
+        let answer = session.request("tools/call", call.clone());
+        let gone = answer["error"]["code"] == json!(-32602);
+        assert!(gone || answer["result"]["structuredContent"] == json!({"text": "x"}), "{answer}");
+        gone
+    });
+    assert_eq!(instance.wait_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn sigterm_of_the_gateway_ends_streams_that_pass_through_it() {
+    let world = World::new();
+    let mut gateway = world.start(Start::new());
+    until(PATIENCE, "the first process is the gateway", || gateway.is_gateway());
+    let instance = world.start(Start::new().no_gateway());
+    world.wait_instances(2);
+    let session = Session::open_at(world.gateway(), &format!("/mcp/{}", instance.short()), R06);
+    let mut stream = session.stream(None);
+    assert!(stream.next(PATIENCE).is_some(), "the instance's own stream");
+    gateway.term();
+    let exit = gateway.wait_exit(Duration::from_secs(10));
+    assert_eq!(exit.code(), Some(0), "before the drain time of 20 s is over");
+    assert!(stream.has_ended(PATIENCE));
+}
+
+#[test]
 fn a_second_sigterm_does_not_wait() {
     let world = World::new();
     skill::probe(&world.skills());

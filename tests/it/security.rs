@@ -145,6 +145,21 @@ fn every_route_but_liveness_and_readiness_wants_the_token() {
         connection.request("GET", "/instances", &headers, None).is_ok_and(|reply| reply.status == 200)
     });
     assert_eq!(session.post(&ping()).status, 401, "the old one is no longer one");
+    let mut session = Session::open_with(world.gateway(), "/mcp", R06, Some("third-token-0123456789"));
+    until(PATIENCE, "the gateway presents the new token too", || {
+        session.call(&tool, json!({"text": "x"}))["structuredContent"] == json!({"text": "x"})
+    });
+}
+
+#[test]
+fn the_advertised_name_is_served_on_loopback_too() {
+    let world = World::new();
+    let instance = world.start(Start::new().args(["--advertise-host", "render07.studio"]));
+    for (host, status) in [("render07.studio", 200), ("render07.studio:9765", 200), ("render08.studio", 403)] {
+        let mut connection = Connection::open(instance.address).expect("a connection");
+        connection.send(format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).expect("it is sent");
+        assert_eq!(connection.read_reply(PATIENCE).map(|reply| reply.status).ok(), Some(status), "{host}");
+    }
 }
 
 #[test]
