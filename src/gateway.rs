@@ -27,8 +27,9 @@ use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
 use crate::gateway::catalogue::Catalogue;
 use crate::gateway::proxy::Passage;
+use crate::gateway::rewrite::VIA;
 use crate::http::head::{Method, RequestHead};
-use crate::http::server::Exchange;
+use crate::http::server::{Exchange, Refusal};
 
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
@@ -125,6 +126,10 @@ impl Site for GatewaySite {
         headers: &[(&str, &str)],
     ) -> io::Result<()> {
         match route {
+            Route::Mcp | Route::McpInstance | Route::McpDcc if comes_from_a_gateway(request) => {
+                let message = "this is a gateway; the registry row that led a gateway here is of no instance";
+                exchange.refuse(&Refusal::new(508, "loop_detected", message))
+            }
             Route::Mcp => self.endpoint.handle(request, exchange, headers),
             Route::McpInstance | Route::McpDcc => self.proxy(route, request, exchange, headers),
             Route::Instances if matches!(request.method(), Method::Get | Method::Head) => {
@@ -180,6 +185,11 @@ fn deadline(route: &snapshot::Route, call: &ToolCall<'_>) -> Deadline {
         Some(timeout) if timeout > call.deadline.limit() => Deadline::after(timeout),
         _ => call.deadline,
     }
+}
+
+/// A gateway that another (or itself) takes for an instance would ask in circles, with more threads at each turn.
+fn comes_from_a_gateway(request: &RequestHead) -> bool {
+    request.header(VIA.0).is_some_and(|via| via.contains(VIA.1))
 }
 
 fn is_one_segment(rest: &str) -> bool {

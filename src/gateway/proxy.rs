@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::deadline::Deadline;
+use crate::gateway::rewrite::VIA;
 use crate::gateway::snapshot::{Member, Snapshot};
 use crate::http::client::Outgoing;
 use crate::http::client_error::ClientError;
@@ -121,6 +122,7 @@ fn send(passage: &Passage<'_>, to: &Destination<'_>, body: &[u8]) -> Result<(Rep
         let own = to.session_prefix.as_ref().and_then(|_| session.split_once('~')).map_or(session, |(_, own)| own);
         headers.push(("Mcp-Session-Id", own));
     }
+    headers.push(VIA);
     headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
     let is_stream = request.method() == Method::Get;
     let call_time = passage.call_timeout.max(to.member.slowest_tool) + ANSWER_GRACE;

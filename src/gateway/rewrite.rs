@@ -8,6 +8,9 @@ use std::ops::Range;
 use crate::endpoint::service::ToolCall;
 use crate::jsonrpc::{self, Message};
 
+/// Told with every request of a gateway (RFC 9110, section 7.6.3), so that one that comes back to a gateway is known.
+pub const VIA: (&str, &str) = ("Via", "1.1 dcc-mcp-gateway");
+
 /// What came back for a request: the text, and where in it the `result` or `error` is.
 pub struct Response {
     pub text: Vec<u8>,

@@ -21,7 +21,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Failure, Payload, ToolCall};
-use crate::gateway::rewrite::{Response, error_message, request_text, response_in, rewritten_params};
+use crate::gateway::rewrite::{Response, VIA, error_message, request_text, response_in, rewritten_params};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::{Client, NoClient, Waiting};
 use crate::http::client::{Outgoing, Pool};
@@ -283,7 +283,8 @@ impl Upstream {
         idempotent: bool,
     ) -> Result<Reply, UpstreamError> {
         let authorization = self.authorization();
-        let mut headers = vec![("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
+        let accept = ("Accept", "application/json, text/event-stream");
+        let mut headers = vec![("Content-Type", "application/json"), accept, VIA];
         if !session.revision.is_empty() {
             headers.push(("MCP-Protocol-Version", &session.revision));
         }

@@ -384,6 +384,29 @@ fn an_instance_that_is_named_wrongly_is_not_guessed() {
 }
 
 #[test]
+fn a_row_that_leads_back_to_the_gateway_is_no_circle() {
+    let world = World::new();
+    skill::probe(&world.skills());
+    let gateway = world.start_with_skills("maya");
+    world.wait_instances(1);
+    let mut session = Session::open(world.gateway(), R06);
+    until(PATIENCE, "its own tools are listed", || session.tools().len() > 3);
+    let before = session.tool_names();
+    let id = crate::program::fresh_id();
+    let row = json!({"dcc_type": "maya", "instance_id": id, "host": "127.0.0.1", "port": world.gateway().port(),
+        "pid": gateway.pid(), "status": "available"});
+    crate::backend::write_rows(&world.registry(), &[row]);
+    world.wait_instances(2);
+    let asked = Instant::now();
+    let found = session.structured("list_skills", json!({}));
+    assert!(asked.elapsed() < Duration::from_secs(4), "nobody waits for himself: {:?}", asked.elapsed());
+    assert!(found["skills"].as_array().is_some_and(|skills| skills.len() == 1), "{found}");
+    assert_eq!(session.tool_names(), before);
+    let threads = fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("its threads").count();
+    assert!(threads < 100, "{threads} threads");
+}
+
+#[test]
 fn an_answer_too_large_to_pass_is_not_cut() {
     let (world, _gateway) = gateway(&[]);
     let text = "x".repeat(17 * 1024 * 1024);
