@@ -13,6 +13,7 @@
 pub mod access;
 pub mod calls;
 pub mod media;
+pub mod modern;
 pub mod outlet;
 pub mod service;
 
@@ -26,7 +27,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
-use crate::endpoint::calls::CallTable;
+use crate::endpoint::calls::{CallTable, Ticket};
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
 use crate::endpoint::service::{Answer, Failure, Payload, Service, ToolCall};
 use crate::http::head::{Method, RequestHead};
@@ -35,7 +36,7 @@ use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::{CallToolParams, CancelledParams, InitializeParams, PaginatedParams, Revision};
+use crate::mcp::{CallToolParams, CancelledParams, InitializeParams, MODERN, PaginatedParams, Revision};
 use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {
@@ -74,6 +75,9 @@ impl Endpoint {
     ) -> io::Result<()> {
         match request.method() {
             Method::Post => self.post(request, exchange, headers),
+            _ if request.header("mcp-protocol-version") == Some(MODERN) => {
+                method_not_allowed(exchange, headers, "POST")
+            }
             Method::Get => self.follow(request, exchange, headers),
             Method::Delete => match self.session(request) {
                 Ok(session) => {
@@ -111,6 +115,10 @@ impl Endpoint {
     ) -> io::Result<()> {
         let (id, method, params) = match message {
             Message::Request { id, method, params } => (id, method, params),
+            // Nothing that a client tells in the stateless revision concerns another request.
+            Message::Notification { .. } if request.header("mcp-protocol-version") == Some(MODERN) => {
+                return exchange.respond(202, headers, &[]);
+            }
             other => {
                 return match self.session(request) {
                     Ok(session) => {
@@ -121,12 +129,11 @@ impl Endpoint {
                 };
             }
         };
+        if modern::is_meant(request, params) {
+            return self.modern(request, exchange, headers, (id, &method, params));
+        }
         if method == "initialize" {
             return self.initialize(exchange, headers, id, params);
-        }
-        if method == "server/discover" {
-            // The probe of clients that can do without a handshake; any prompt error sends them to `initialize`.
-            return respond_refused(exchange, headers, Some(id), &Refused(200, unknown_method(&method)));
         }
         let session = match self.session(request) {
             Ok(session) => session,
@@ -227,25 +234,8 @@ impl Endpoint {
         params: Option<&RawValue>,
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
-        let text = params.map_or("{}", RawValue::get);
-        let params: CallToolParams<'_> = read_params(params)?;
-        let name: Cow<'_, str> = serde_json::from_str(params.name.get())
-            .map_err(|_| ErrorObject::invalid_params("\"name\" must be the tool's name, a string"))?;
-        if let Some(arguments) = params.arguments
-            && !arguments.get().starts_with('{')
-        {
-            return Err(ErrorObject::invalid_params("\"arguments\" must be an object").into());
-        }
         let ticket = self.calls.begin(session.key, id.text());
-        let call = ToolCall {
-            name,
-            name_text: params.name.get(),
-            params: text,
-            arguments: params.arguments.map(RawValue::get),
-            progress_token: params.meta.and_then(|meta| meta.progress_token),
-            ticket: &ticket,
-            deadline: Deadline::after(self.call_timeout),
-        };
+        let call = tool_call(params, &ticket, Deadline::after(self.call_timeout))?;
         let answer = self.service.call_tool(&call, outlet);
         if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }
     }
@@ -272,8 +262,7 @@ impl Endpoint {
         };
         let told = request.header("last-event-id").map_or(Told::State(session.born), Told::parse);
         let Ok(stream) = self.hub.open(session.key, told) else {
-            let message = "too many streams are open here; try again later".to_owned();
-            return exchange.refuse(&Refusal { status: 503, code: "too_many_streams", message });
+            return exchange.refuse(&too_many_streams());
         };
         let mut all = SSE_HEADERS.to_vec();
         all.extend_from_slice(headers);
@@ -311,12 +300,42 @@ impl Endpoint {
     }
 }
 
+/// Reads the params of `tools/call`.
+fn tool_call<'a>(
+    params: Option<&'a RawValue>,
+    ticket: &'a Ticket<'a>,
+    deadline: Deadline,
+) -> Result<ToolCall<'a>, ErrorObject> {
+    let text = params.map_or("{}", RawValue::get);
+    let params: CallToolParams<'_> = read_params(params)?;
+    let name = serde_json::from_str(params.name.get())
+        .map_err(|_| ErrorObject::invalid_params("\"name\" must be the tool's name, a string"))?;
+    if let Some(arguments) = params.arguments
+        && !arguments.get().starts_with('{')
+    {
+        return Err(ErrorObject::invalid_params("\"arguments\" must be an object"));
+    }
+    Ok(ToolCall {
+        name: Cow::Owned(name),
+        name_text: params.name.get(),
+        params: text,
+        arguments: params.arguments.map(RawValue::get),
+        progress_token: params.meta.and_then(|meta| meta.progress_token),
+        ticket,
+        deadline,
+    })
+}
+
 /// Answers a method that the route does not take.
 pub fn method_not_allowed(exchange: &mut Exchange<'_>, headers: &[(&str, &str)], allow: &str) -> io::Result<()> {
     let body = json!({"error": {"code": "method_not_allowed", "message": format!("this route takes {allow}")}});
     let mut all = vec![("Content-Type", "application/json"), ("Allow", allow)];
     all.extend_from_slice(headers);
     exchange.respond(405, &all, &[&jsonrpc::to_bytes(&body)])
+}
+
+fn too_many_streams() -> Refusal {
+    Refusal::new(503, "too_many_streams", "too many streams are open here; try again later")
 }
 
 fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer) -> io::Result<()> {

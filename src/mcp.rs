@@ -19,11 +19,15 @@ use crate::jsonrpc;
 pub enum Revision {
     R2025_03_26,
     R2025_06_18,
+    R2025_11_25,
 }
 
+/// The revision without a handshake: every request tells its version by itself (`endpoint/modern.rs`).
+pub const MODERN: &str = "2026-07-28";
+
 impl Revision {
-    pub const ALL: [Revision; 2] = [Revision::R2025_03_26, Revision::R2025_06_18];
-    pub const NEWEST: Revision = Revision::R2025_06_18;
+    pub const ALL: [Revision; 3] = [Revision::R2025_03_26, Revision::R2025_06_18, Revision::R2025_11_25];
+    pub const NEWEST: Revision = Revision::R2025_11_25;
 
     pub fn parse(text: &str) -> Option<Revision> {
         Revision::ALL.into_iter().find(|revision| revision.as_str() == text)
@@ -33,6 +37,7 @@ impl Revision {
         match self {
             Revision::R2025_03_26 => "2025-03-26",
             Revision::R2025_06_18 => "2025-06-18",
+            Revision::R2025_11_25 => "2025-11-25",
         }
     }
 
@@ -202,32 +207,38 @@ impl CallToolResult {
 /// A tool as its server told it: members by name, values as they were written.
 pub type RawTool = BTreeMap<String, Box<RawValue>>;
 
-/// The result of `tools/list`, encoded once for each form that revisions want.
+/// The result of `tools/list`, encoded once for each revision: a server sends no member that a revision does not know.
 #[derive(Clone)]
 pub struct ListToolsResult {
-    newest: Arc<[u8]>,
-    r2025_03_26: Arc<[u8]>,
+    by_revision: [Arc<[u8]>; Revision::ALL.len()],
 }
 
 impl ListToolsResult {
     pub fn encode(tools: &[&RawTool]) -> ListToolsResult {
-        // Titles and output schemas came with 2025-06-18.
-        let older = |tool: &&RawTool| {
-            let mut tool = RawTool::clone(tool);
-            tool.retain(|member, _| member != "title" && member != "outputSchema");
-            tool
-        };
-        let encoded = |array: Vec<u8>| [br#"{"tools":"#, array.as_slice(), b"}"].concat().into();
-        ListToolsResult {
-            newest: encoded(jsonrpc::to_bytes(&tools)),
-            r2025_03_26: encoded(jsonrpc::to_bytes(&tools.iter().map(older).collect::<Vec<_>>())),
-        }
+        ListToolsResult { by_revision: Revision::ALL.map(|revision| encode_tools(tools, revision).into()) }
     }
 
     pub fn bytes(&self, revision: Revision) -> Arc<[u8]> {
-        match revision {
-            Revision::R2025_03_26 => Arc::clone(&self.r2025_03_26),
-            Revision::R2025_06_18 => Arc::clone(&self.newest),
-        }
+        Arc::clone(&self.by_revision[revision as usize])
     }
+}
+
+/// Members of a tool that came later, with the revision they came with.
+const TOOL_MEMBERS: [(&str, Revision); 4] = [
+    ("title", Revision::R2025_06_18),
+    ("outputSchema", Revision::R2025_06_18),
+    ("icons", Revision::R2025_11_25),
+    ("execution", Revision::R2025_11_25),
+];
+
+fn encode_tools(tools: &[&RawTool], revision: Revision) -> Vec<u8> {
+    let is_known = |member: &str| TOOL_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since);
+    let known = |tool: &&RawTool| -> BTreeMap<String, Box<RawValue>> {
+        tool.iter()
+            .filter(|(member, _)| is_known(member))
+            .map(|(member, value)| (member.clone(), value.clone()))
+            .collect()
+    };
+    let array = jsonrpc::to_bytes(&tools.iter().map(known).collect::<Vec<_>>());
+    [br#"{"tools":"#, array.as_slice(), b"}"].concat()
 }

@@ -16,8 +16,8 @@ pub struct CallTable {
 
 /// Held by the thread that serves the call.
 pub struct Ticket<'t> {
-    table: &'t CallTable,
-    key: Option<Key>,
+    /// Where it is listed, if it is.
+    listed: Option<(&'t CallTable, Key)>,
     call: Arc<Call>,
 }
 
@@ -41,7 +41,7 @@ impl CallTable {
         if tracked {
             calls.insert(key.clone(), Arc::clone(&call));
         }
-        Ticket { table: self, key: tracked.then_some(key), call }
+        Ticket { listed: tracked.then_some((self, key)), call }
     }
 
     /// Cancels a call; false when there is none of that id in that session.
@@ -66,6 +66,11 @@ impl CallTable {
 }
 
 impl Ticket<'_> {
+    /// Of a call that no message can cancel.
+    pub fn untracked() -> Ticket<'static> {
+        Ticket { listed: None, call: Arc::default() }
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.call.cancelled.load(Ordering::Acquire)
     }
@@ -83,8 +88,8 @@ impl Ticket<'_> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if let Some(key) = &self.key {
-            lock(&self.table.calls).remove(key);
+        if let Some((table, key)) = &self.listed {
+            lock(&table.calls).remove(key);
         }
     }
 }

@@ -25,8 +25,8 @@ pub struct Outlet<'x, 'c> {
     exchange: &'x mut Exchange<'c>,
     /// Header fields that go with every answer (session id, CORS).
     headers: &'x [(&'x str, &'x str)],
-    ids: &'x EventIds,
-    state: State,
+    /// Marks of the events, and what they say is known; none where a broken stream cannot be resumed.
+    ids: Option<(&'x EventIds, State)>,
     quiet_since: Instant,
 }
 
@@ -55,7 +55,12 @@ impl<'x, 'c> Outlet<'x, 'c> {
         ids: &'x EventIds,
         state: State,
     ) -> Outlet<'x, 'c> {
-        Outlet { exchange, headers, ids, state, quiet_since: Instant::now() }
+        Outlet { exchange, headers, ids: Some((ids, state)), quiet_since: Instant::now() }
+    }
+
+    /// For a revision whose streams cannot be resumed.
+    pub fn without_ids(exchange: &'x mut Exchange<'c>, headers: &'x [(&'x str, &'x str)]) -> Outlet<'x, 'c> {
+        Outlet { exchange, headers, ids: None, quiet_since: Instant::now() }
     }
 
     /// The client's socket, to be watched while somebody else is waited for.
@@ -95,12 +100,13 @@ impl<'x, 'c> Outlet<'x, 'c> {
 
     /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
     pub fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
-        let Outlet { exchange, headers, ids, state, .. } = self;
+        let id = self.next_id();
+        let Outlet { exchange, headers, .. } = self;
         if exchange.is_streaming() {
             if parts.is_empty() {
                 return exchange.finish();
             }
-            return exchange.write_last(&[&sse::encode(Some(&ids.next(state)), &parts.concat())]);
+            return exchange.write_last(&[&sse::encode(id.as_deref(), &parts.concat())]);
         }
         if parts.is_empty() {
             return exchange.respond(202, headers, &[]);
@@ -117,12 +123,17 @@ impl<'x, 'c> Outlet<'x, 'c> {
         let mut all = SSE_HEADERS.to_vec();
         all.extend_from_slice(self.headers);
         self.exchange.start_stream(200, &all)?;
-        self.write_event(b"")
+        if self.ids.is_some() { self.write_event(b"") } else { Ok(()) }
     }
 
     fn write_event(&mut self, message: &[u8]) -> io::Result<()> {
         self.quiet_since = Instant::now();
-        self.exchange.write(&[&sse::encode(Some(&self.ids.next(self.state)), message)])
+        let id = self.next_id();
+        self.exchange.write(&[&sse::encode(id.as_deref(), message)])
+    }
+
+    fn next_id(&self) -> Option<String> {
+        self.ids.map(|(ids, state)| ids.next(state))
     }
 }
 

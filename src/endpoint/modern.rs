@@ -1,0 +1,325 @@
+//! Requests of revision 2026-07-28: each says everything about itself, and nothing is kept between them.
+//!
+//! A request is modern when its `params._meta` or its `MCP-Protocol-Version` says so; all others are `endpoint.rs`'s.
+//! What the header fields say must be what the body says, or two hops could act on different things.
+//!
+//! **Invariant**: no session is looked at or made. An error to a readable request echoes its id; the statuses are those
+//! that the revision fixes.
+//! **Thread**: the connection's.
+//! **Bounds**: those of `endpoint.rs`; a `subscriptions/listen` stream counts among `STREAMS_MAX`.
+//! Left out on purpose: event ids and resumption, which this revision took away.
+
+use std::borrow::Cow;
+use std::io;
+
+use crossbeam_channel::RecvTimeoutError;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::deadline::Deadline;
+use crate::endpoint::calls::Ticket;
+use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
+use crate::endpoint::service::{Answer, Failure, Payload, ToolCall};
+use crate::endpoint::{Endpoint, Refused, read_params, respond_refused, too_many_streams, tool_call};
+use crate::http::head::RequestHead;
+use crate::http::server::Exchange;
+use crate::http::sse;
+use crate::hub::Told;
+use crate::jsonrpc::{self, ErrorObject, METHOD_NOT_FOUND, RequestId};
+use crate::limits::SSE_COMMENT_EVERY;
+use crate::mcp::{MODERN, PaginatedParams, Revision};
+use crate::os;
+
+const HEADER_MISMATCH: i32 = -32020;
+const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
+
+const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
+const SERVER_KEY: &str = "io.modelcontextprotocol/serverInfo";
+
+const COMPLETE: &[u8] = br#","result":{"resultType":"complete""#;
+/// What is offered may change at any moment, and is told when it does: nothing to be kept without asking.
+const CACHEABLE: &[u8] = br#","result":{"resultType":"complete","ttlMs":0,"cacheScope":"private""#;
+
+/// The reserved members of `params._meta`.
+#[derive(Default, Deserialize)]
+struct Meta {
+    #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
+    version: Option<String>,
+    #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
+    capabilities: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct WithMeta {
+    #[serde(rename = "_meta")]
+    meta: Option<Meta>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct ListenParams {
+    notifications: Filter,
+}
+
+/// What a listener asks for. Only kinds that are offered are honoured.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Filter {
+    #[serde(default)]
+    tools_list_changed: bool,
+}
+
+/// Whether a request is of the stateless revision.
+pub fn is_meant(request: &RequestHead, params: Option<&RawValue>) -> bool {
+    let says_so = || {
+        params.is_some_and(|params| {
+            params.get().contains(VERSION_KEY) && meta(Some(params)).is_ok_and(|meta| meta.version.is_some())
+        })
+    };
+    request.header("mcp-protocol-version") == Some(MODERN) || says_so()
+}
+
+impl Endpoint {
+    /// Serves one modern request.
+    pub(super) fn modern(
+        &self,
+        request: &RequestHead,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+        (id, method, params): (RequestId<'_>, &str, Option<&RawValue>),
+    ) -> io::Result<()> {
+        if let Err(refused) = check(request, method, params) {
+            return respond_refused(exchange, headers, Some(id), &refused);
+        }
+        if method == "subscriptions/listen" {
+            return self.listen(exchange, headers, id, params);
+        }
+        let mut outlet = Outlet::without_ids(exchange, headers);
+        let answer = match method {
+            "server/discover" => Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))),
+            "tools/list" => self.modern_list(params),
+            "tools/call" => self.modern_call(params, &mut outlet),
+            _ => {
+                let text = format!(
+                    "method not found: {method}; this server answers server/discover, tools/list, tools/call, subscriptions/listen"
+                );
+                let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));
+                return respond_refused(exchange, headers, Some(id), &refused);
+            }
+        };
+        write_answer(outlet, id, &answer, method != "tools/call")
+    }
+
+    fn discovered(&self) -> Value {
+        let legacy = Revision::ALL.iter().rev().map(|revision| revision.as_str());
+        json!({
+            "supportedVersions": std::iter::once(MODERN).chain(legacy).collect::<Vec<_>>(),
+            "capabilities": {"tools": {"listChanged": true}},
+            "instructions": self.service.instructions(),
+            "_meta": {SERVER_KEY: {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")}},
+        })
+    }
+
+    fn modern_list(&self, params: Option<&RawValue>) -> Answer {
+        let params: PaginatedParams = read_params(params)?;
+        if params.cursor.is_some() {
+            return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
+        }
+        Ok(Payload::Shared(self.service.list_tools(Revision::NEWEST)?))
+    }
+
+    fn modern_call(&self, params: Option<&RawValue>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        // There is no message to cancel a call: its client closes the connection, which is watched.
+        let ticket = Ticket::untracked();
+        let call: ToolCall<'_> = tool_call(params, &ticket, Deadline::after(self.call_timeout))?;
+        self.service.call_tool(&call, outlet)
+    }
+
+    /// A stream of the changes that its client asked for, until that goes or we stop.
+    fn listen(
+        &self,
+        exchange: &mut Exchange<'_>,
+        headers: &[(&str, &str)],
+        id: RequestId<'_>,
+        params: Option<&RawValue>,
+    ) -> io::Result<()> {
+        let ListenParams { notifications } = match read_params(params) {
+            Ok(params) => params,
+            Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
+        };
+        let key = u128::from_be_bytes(os::random_bytes::<16>());
+        let Ok(stream) = self.hub.open(key, Told::State(self.service.state())) else {
+            return exchange.refuse(&too_many_streams());
+        };
+        let mut all = SSE_HEADERS.to_vec();
+        all.extend_from_slice(headers);
+        exchange.start_stream(200, &all)?;
+        let honoured = if notifications.tools_list_changed { json!({"toolsListChanged": true}) } else { json!({}) };
+        let acknowledged =
+            notification("notifications/subscriptions/acknowledged", id, &json!({"notifications": honoured}));
+        exchange.write(&[&sse::encode(None, &acknowledged)])?;
+        loop {
+            match stream.next(SSE_COMMENT_EVERY) {
+                Ok(event) if notifications.tools_list_changed && tells_of_tools(&event) => {
+                    let changed = notification("notifications/tools/list_changed", id, &json!({}));
+                    exchange.write(&[&sse::encode(None, &changed)])?;
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let id_value = id_value(id);
+                    let result = json!({"resultType": "complete", "_meta": {SUBSCRIPTION_KEY: id_value}});
+                    let response = jsonrpc::result(id, &jsonrpc::to_bytes(&result));
+                    return exchange.write_last(&[&sse::encode(None, &response)]);
+                }
+            }
+        }
+    }
+}
+
+/// What the header fields and `_meta` must say before a method is looked at.
+fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Result<(), Refused> {
+    let meta = meta(params).map_err(|error| Refused(400, error))?;
+    let (Some(version), Some(_)) = (&meta.version, &meta.capabilities) else {
+        let text = format!(
+            "params._meta must hold \"{VERSION_KEY}\" and \"io.modelcontextprotocol/clientCapabilities\" in {MODERN}"
+        );
+        return Err(Refused(400, ErrorObject::invalid_params(text)));
+    };
+    let mismatch = |text: String| Err(Refused(400, ErrorObject::new(HEADER_MISMATCH, text)));
+    match request.header("mcp-protocol-version") {
+        Some(header) if header == version => {}
+        Some(header) => {
+            return mismatch(format!("MCP-Protocol-Version is {header:?}, but params._meta says {version:?}"));
+        }
+        None => return mismatch("the MCP-Protocol-Version header is missing; it repeats params._meta".to_owned()),
+    }
+    if version != MODERN {
+        let supported: Vec<&str> = std::iter::once(MODERN).chain(Revision::ALL.map(Revision::as_str)).collect();
+        let data = json!({"supported": supported, "requested": version});
+        let text = format!("revision {version:?} is not spoken here");
+        return Err(Refused(400, ErrorObject::new(UNSUPPORTED_PROTOCOL_VERSION, text).with_data(data)));
+    }
+    if request.header("mcp-method") != Some(method) {
+        return mismatch(format!("the Mcp-Method header must be {method:?}, as in the body"));
+    }
+    if method == "tools/call" {
+        let named: Named<'_> = read_params(params).map_err(|error| Refused(400, error))?;
+        let header = request.header("mcp-name").and_then(decoded);
+        if header.as_deref() != named.name.as_deref() || header.is_none() {
+            return mismatch("the Mcp-Name header must be params.name".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn meta(params: Option<&RawValue>) -> Result<Meta, ErrorObject> {
+    let with_meta: WithMeta = read_params(params)?;
+    Ok(with_meta.meta.unwrap_or_default())
+}
+
+/// A header value as it was meant: `=?base64?…?=` holds what a header cannot.
+fn decoded(value: &str) -> Option<Cow<'_, str>> {
+    match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
+        Some(text) => String::from_utf8(base64(text)?).ok().map(Cow::Owned),
+        None => Some(Cow::Borrowed(value)),
+    }
+}
+
+/// RFC 4648, section 4, with padding.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let body = text.trim_end_matches('=');
+    if !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
+        return None;
+    }
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0u32, 0);
+    for byte in body.bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push((bits >> held) as u8);
+        }
+    }
+    Some(out)
+}
+
+/// A notification on a listener's stream, marked with the request that opened it.
+fn notification(method: &str, id: RequestId<'_>, params: &Value) -> Vec<u8> {
+    let mut params = params.clone();
+    params["_meta"] = json!({SUBSCRIPTION_KEY: id_value(id)});
+    jsonrpc::notification(method, Some(&jsonrpc::to_bytes(&params)))
+}
+
+fn id_value(id: RequestId<'_>) -> Value {
+    serde_json::from_str(id.text()).unwrap_or_default()
+}
+
+/// The hub's events are written for sessions; here only their kind counts.
+fn tells_of_tools(event: &[u8]) -> bool {
+    event.windows(b"tools/list_changed".len()).any(|window| window == b"tools/list_changed")
+}
+
+/// Every result says of what type it is, and one that may be kept for how long; instances know nothing of that.
+fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cacheable: bool) -> io::Result<()> {
+    let head: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
+    match answer {
+        Ok(result) => {
+            let members = result.as_bytes().trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
+            let comma: &[u8] = if members.starts_with(b"}") { b"" } else { b"," };
+            let mark: &[u8] = if cacheable { CACHEABLE } else { COMPLETE };
+            outlet.finish(200, &[head, id.text().as_bytes(), mark, comma, members, b"}"])
+        }
+        Err(Failure::Error(error)) => {
+            outlet.finish(200, &[head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"])
+        }
+        // Its client is gone: nothing more may be sent.
+        Err(Failure::Cancelled) => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_values() {
+        for (value, expected) in [
+            ("echo", Some("echo")),
+            ("=?base64?Z3LDvMOfZQ==?=", Some("grüße")),
+            ("=?base64??=", Some("")),
+            ("=?base64?Z3L?=", None),
+            ("=?base64?Z3 DvA==?=", None),
+            ("=?base64?/w==?=", None),
+        ] {
+            assert_eq!(decoded(value).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn listeners_hear_of_their_own_request() {
+        let body = br#"{"jsonrpc":"2.0","id":"a","method":"subscriptions/listen"}"#;
+        let Ok(jsonrpc::Body::One(jsonrpc::Message::Request { id, .. })) = jsonrpc::parse(body) else {
+            panic!("a request")
+        };
+        let told = notification("notifications/tools/list_changed", id, &json!({}));
+        let expected = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}"#;
+        assert_eq!(String::from_utf8(told).unwrap(), expected);
+    }
+}
