@@ -36,7 +36,7 @@ use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::{CallToolParams, CancelledParams, InitializeParams, MODERN, PaginatedParams, Revision};
+use crate::mcp::{CallMeta, CallToolParams, CancelledParams, InitializeParams, MODERN, PaginatedParams, Revision};
 use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {
@@ -315,12 +315,14 @@ fn tool_call<'a>(
     {
         return Err(ErrorObject::invalid_params("\"arguments\" must be an object"));
     }
+    let meta: Option<CallMeta<'_>> = params.meta.map(|meta| read_params(Some(meta))).transpose()?;
     Ok(ToolCall {
         name: Cow::Owned(name),
         name_text: params.name.get(),
         params: text,
         arguments: params.arguments.map(RawValue::get),
-        progress_token: params.meta.and_then(|meta| meta.progress_token),
+        progress_token: meta.and_then(|meta| meta.progress_token),
+        meta: params.meta.map(RawValue::get),
         ticket,
         deadline,
     })

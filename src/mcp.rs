@@ -77,7 +77,7 @@ pub struct CallToolParams<'a> {
     #[serde(borrow)]
     pub arguments: Option<&'a RawValue>,
     #[serde(borrow, rename = "_meta")]
-    pub meta: Option<CallMeta<'a>>,
+    pub meta: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

@@ -118,9 +118,8 @@ impl Endpoint {
     }
 
     fn discovered(&self) -> Value {
-        let legacy = Revision::ALL.iter().rev().map(|revision| revision.as_str());
         json!({
-            "supportedVersions": std::iter::once(MODERN).chain(legacy).collect::<Vec<_>>(),
+            "supportedVersions": supported_versions(),
             "capabilities": {"tools": {"listChanged": true}},
             "instructions": self.service.instructions(),
             "_meta": {SERVER_KEY: {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")}},
@@ -202,8 +201,7 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
         None => return mismatch("the MCP-Protocol-Version header is missing; it repeats params._meta".to_owned()),
     }
     if version != MODERN {
-        let supported: Vec<&str> = std::iter::once(MODERN).chain(Revision::ALL.map(Revision::as_str)).collect();
-        let data = json!({"supported": supported, "requested": version});
+        let data = json!({"supported": supported_versions(), "requested": version});
         let text = format!("revision {version:?} is not spoken here");
         return Err(Refused(400, ErrorObject::new(UNSUPPORTED_PROTOCOL_VERSION, text).with_data(data)));
     }
@@ -218,6 +216,11 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
         }
     }
     Ok(())
+}
+
+/// All that we speak, newest first.
+fn supported_versions() -> Vec<&'static str> {
+    std::iter::once(MODERN).chain(Revision::ALL.iter().rev().map(|revision| revision.as_str())).collect()
 }
 
 fn meta(params: Option<&RawValue>) -> Result<Meta, ErrorObject> {

@@ -38,7 +38,9 @@ pub struct ToolCall<'a> {
     pub name_text: &'a str,
     pub params: &'a str,
     pub arguments: Option<&'a str>,
-    /// The progress token as JSON text inside `params`.
+    /// `_meta` as JSON text inside `params`.
+    pub meta: Option<&'a str>,
+    /// The progress token as JSON text inside `meta`.
     pub progress_token: Option<&'a RawValue>,
     pub ticket: &'a Ticket<'a>,
     pub deadline: Deadline,

@@ -5,8 +5,11 @@
 
 use std::ops::Range;
 
+use serde_json::value::to_raw_value;
+
 use crate::endpoint::service::ToolCall;
 use crate::jsonrpc::{self, Message};
+use crate::mcp::RawTool as RawObject;
 
 /// Told with every request of a gateway (RFC 9110, section 7.6.3), so that one that comes back to a gateway is known.
 pub const VIA: (&str, &str) = ("Via", "1.1 dcc-mcp-gateway");
@@ -37,15 +40,32 @@ pub fn request_text(id: u64, method: &str, params: &[u8]) -> Vec<u8> {
 pub fn rewritten_params(call: &ToolCall<'_>, tool: &str, id: u64) -> Vec<u8> {
     let name = jsonrpc::to_bytes(&tool);
     let name = String::from_utf8_lossy(&name);
+    let meta = call.meta.filter(|meta| meta.contains(RESERVED)).map(|meta| without_reserved(meta, call, id));
     let token = id.to_string();
     let mut parts: Vec<(&str, &str)> = vec![(call.name_text, &name)];
-    if let Some(old) = call.progress_token
+    if let (Some(old), Some(new)) = (call.meta, &meta) {
+        parts.push((old, new));
+    } else if let Some(old) = call.progress_token
         && call.progress().is_wanted()
     {
         parts.push((old.get(), &token));
     }
     parts.sort_by_key(|(old, _)| old.as_ptr());
     jsonrpc::splice(call.params, &parts)
+}
+
+/// What MCP itself puts into `_meta` is between one client and one server: an instance has a session with us.
+const RESERVED: &str = "io.modelcontextprotocol/";
+
+fn without_reserved(meta: &str, call: &ToolCall<'_>, id: u64) -> String {
+    let mut members: RawObject = serde_json::from_str(meta).unwrap_or_default();
+    members.retain(|member, _| !member.starts_with(RESERVED));
+    if call.progress().is_wanted()
+        && let Ok(id) = to_raw_value(&id)
+    {
+        members.insert("progressToken".to_owned(), id);
+    }
+    String::from_utf8_lossy(&jsonrpc::to_bytes(&members)).into_owned()
 }
 
 /// Where in a message the answer to request `id` is, and whether it is an error.

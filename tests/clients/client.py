@@ -11,6 +11,11 @@ import sys
 import anyio
 import mcp
 
+try:
+    from mcp.client.subscriptions import ListenNotSupportedError
+except ImportError:
+    ListenNotSupportedError = None
+
 PATIENCE = 15  # seconds for what has no deadline of its own
 
 
@@ -44,9 +49,27 @@ class Second:
 
     @contextlib.asynccontextmanager
     async def open(self, url, on_message):
-        async with mcp.Client(url, message_handler=on_message) as client:
+        async with mcp.Client(url, message_handler=on_message) as client, anyio.create_task_group() as tasks:
             self.client = client
+            tasks.start_soon(self.listen, on_message)
             yield client.server_info.name
+            tasks.cancel_scope.cancel()
+
+    async def listen(self, on_message):
+        """Without a session changes are told on a stream that the application opens, and opens again when it is lost."""
+        while True:
+            try:
+                async with self.client.listen(tools_list_changed=True) as changes:
+                    async for _ in changes:
+                        await on_message(self.Changed())
+            except ListenNotSupportedError:
+                return
+            except Exception:  # noqa: BLE001 - whatever ended it, what was missed is told by looking again
+                await anyio.sleep(0.05)
+            await on_message(self.Changed())
+
+    class Changed:
+        method = "notifications/tools/list_changed"
 
     async def call(self, name, arguments, progress=None):
         result = await self.client.call_tool(name, arguments, progress_callback=progress)

@@ -15,6 +15,7 @@ pub const ACCEPT_BOTH: &str = "application/json, text/event-stream";
 
 pub const R03: &str = "2025-03-26";
 pub const R06: &str = "2025-06-18";
+pub const R11: &str = "2025-11-25";
 
 /// A reply that was read whole.
 #[derive(Clone, Debug)]

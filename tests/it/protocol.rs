@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{ACCEPT_BOTH, Connection, EventStream, R03, R06, Reply, Session, initialize_params};
+use crate::client::{ACCEPT_BOTH, Connection, EventStream, R03, R06, R11, Reply, Session, initialize_params};
 use crate::program::{Program, Start, World};
 use crate::skill;
 use crate::wait::PATIENCE;
@@ -182,7 +182,7 @@ fn notifications_and_responses_get_exactly_202_and_nothing() {
 #[test]
 fn the_version_is_negotiated_and_never_an_error() {
     let (world, instance) = gateway_with_instance();
-    let cases = [(R03, R03), (R06, R06), ("2024-11-05", R06), ("2026-07-28", R06), ("nonsense", R06)];
+    let cases = [(R03, R03), (R06, R06), (R11, R11), ("2024-11-05", R11), ("2026-07-28", R11), ("nonsense", R11)];
     for address in [world.gateway(), instance.address] {
         for (asked, answered) in cases {
             let session = Session::open(address, asked);
