@@ -48,6 +48,7 @@ pub fn serve(link: &Link, is_draining: &AtomicBool, times: Times, handler: &dyn 
         start: 0,
         body: BodyLength::Bytes(0),
         is_body_read: true,
+        lacks_length: false,
         expects_continue: false,
         keeps_alive: true,
         must_linger: false,
@@ -69,6 +70,7 @@ struct Connection<'a> {
     start: usize,
     body: BodyLength,
     is_body_read: bool,
+    lacks_length: bool,
     expects_continue: bool,
     keeps_alive: bool,
     /// Something may still be coming that must not break the answer that is under way.
@@ -89,7 +91,8 @@ impl Connection<'_> {
             }
         }
         self.body = head.body_length();
-        self.is_body_read = self.body == BodyLength::Bytes(0);
+        self.lacks_length = head.lacks_length();
+        self.is_body_read = self.body == BodyLength::Bytes(0) && !self.lacks_length;
         self.expects_continue = head.expects_continue() && !self.is_body_read;
         self.keeps_alive = head.keeps_alive();
         let mut exchange = Exchange::new(head, self, out);
@@ -269,6 +272,7 @@ impl Transport for Connection<'_> {
             return Ok(Vec::new());
         }
         let read = match self.body {
+            _ if self.lacks_length => Err(length_required()),
             BodyLength::Bytes(length) if length > BODY_BYTES_MAX as u64 => Err(too_large()),
             BodyLength::Bytes(length) => self.send_continue().and_then(|()| self.read_length(length as usize)),
             _ => self.send_continue().and_then(|()| self.read_chunked(BODY_BYTES_MAX)),
@@ -325,6 +329,11 @@ fn check_body(received: io::Result<Option<usize>>) -> Result<(), Refusal> {
 
 fn ended_early() -> Refusal {
     Refusal::new(400, "body_incomplete", "the request body ended early")
+}
+
+/// What follows such a head may be a body all the same; nothing says where the next request would begin.
+pub fn length_required() -> Refusal {
+    Refusal::new(411, "length_required", "the request has no body that is announced; send Content-Length")
 }
 
 fn too_large() -> Refusal {

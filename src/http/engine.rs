@@ -318,6 +318,8 @@ mod tests {
             (post("/echo", "Transfer-Encoding: chunked", "3 \r\nabc\r\n0\r\n\r\n"), 400),
             (post("/echo", "Transfer-Encoding: chunked", "3\r\nabcd\r\n0\r\n\r\n"), 400),
             (post("/echo", "Transfer-Encoding: chunked", "0\r\nA\r\n\r\n"), 400),
+            (post("/echo", "X: no length", ""), 411),
+            (post("/echo", "X: no length", "a=b"), 411),
             (post("/echo", "Content-Length: 16777217", ""), 413),
             (post("/echo", "Content-Length: 200000000000000", ""), 413),
             (post("/echo", "Content-Length: 18446744073709551615", ""), 413),

@@ -54,6 +54,7 @@ pub struct RequestHead {
     is_http_1_0: bool,
     keeps_alive: bool,
     expects_continue: bool,
+    lacks_length: bool,
     body: BodyLength,
 }
 
@@ -108,6 +109,7 @@ impl Default for RequestHead {
             is_http_1_0: false,
             keeps_alive: false,
             expects_continue: false,
+            lacks_length: false,
             body: BodyLength::Bytes(0),
         }
     }
@@ -181,6 +183,11 @@ impl RequestHead {
         self.is_http_1_0
     }
 
+    /// The method is one that comes with a body, and nothing says how long that is (RFC 9110 section 15.5.12).
+    pub fn lacks_length(&self) -> bool {
+        self.lacks_length
+    }
+
     /// The client would send another request on this connection.
     pub fn keeps_alive(&self) -> bool {
         self.keeps_alive
@@ -198,7 +205,8 @@ impl RequestHead {
             return Err(HeadError { status: 414, message: "the request target is longer than 8 KiB" });
         }
         let parsed = Target::parse(target, self.method == Method::Options).map_err(bad)?;
-        if parsed.authority.is_some_and(|authority| self.fields.first("host") != Some(authority)) {
+        let host = self.fields.first("host").unwrap_or_default();
+        if parsed.authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
             return Err(bad("the authority of the request target and the Host field differ"));
         }
         self.query = parsed.query.map(|query| Span::within(text, query));
@@ -223,6 +231,8 @@ impl RequestHead {
         self.body = if framing.chunked { BodyLength::Chunked } else { BodyLength::Bytes(framing.length.unwrap_or(0)) };
         self.keeps_alive = !framing.closes && (framing.keeps_alive || !self.is_http_1_0);
         self.expects_continue = framing.expects_continue && !self.is_http_1_0;
+        let has_length = framing.chunked || framing.length.is_some();
+        self.lacks_length = !has_length && matches!(self.method, Method::Post | Method::Put);
         Ok(())
     }
 }
@@ -450,6 +460,7 @@ mod tests {
         whole("GET / HTTP/1.0\r\n\r\n", Ok(()));
         whole("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", Err(400));
         whole("GET http://h/ HTTP/1.0\r\n\r\n", Err(400));
+        whole("GET http://HOST/ HTTP/1.1\r\nHost: host\r\n\r\n", Ok(()));
         for host in ["", "a b", "a/b", "u@h", "h:x", "a,b", "h\u{e4}"] {
             whole(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), Err(400));
         }

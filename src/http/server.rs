@@ -389,7 +389,9 @@ mod tests {
             assert!(answer.ends_with(expected), "{raw:?}: {answer:?}");
         };
         check("Content-Length: 5", "hello", "\r\n\r\nhello");
-        check("X: no length", "", "Content-Length: 0\r\n\r\n");
+        check("Content-Length: 0", "", "Content-Length: 0\r\n\r\n");
+        let refused = answers(&server, "POST /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        assert!(refused.starts_with("HTTP/1.1 411 ") && refused.contains("length_required"), "{refused:?}");
         check("Transfer-Encoding: chunked", "5\r\nhello\r\n6;x\r\n world\r\n0\r\n\r\n", "\r\n\r\nhello world");
         let long = "0123456789abcdef".repeat(20_000);
         check(&format!("Content-Length: {}", long.len()), &long, &format!("\r\n\r\n{long}"));

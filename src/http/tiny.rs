@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::deadline::Deadline;
+use crate::http::connection::length_required;
 use crate::http::head::RequestHead;
 use crate::http::server::{Exchange, Handler, Refusal, Transport};
 use crate::limits::{BODY_BYTES_MAX, CONNECTION_STACK_BYTES, READ_BYTES};
@@ -127,7 +128,8 @@ fn answer(request: tiny_http::Request, shared: &Shared) {
     let mut head = RequestHead::default();
     let parsed = head.parse(head_text(&request).as_bytes());
     let keeps_alive = parsed.is_ok() && head.keeps_alive() && !shared.is_draining.load(Ordering::SeqCst);
-    let mut transport = Tiny { request: Some(request), writer: None, keeps_alive, peer };
+    let lacks_length = head.lacks_length();
+    let mut transport = Tiny { request: Some(request), writer: None, keeps_alive, lacks_length, peer };
     let mut out = Vec::new();
     let mut exchange = Exchange::new(&head, &mut transport, &mut out);
     if let Err(error) = parsed {
@@ -154,12 +156,16 @@ struct Tiny {
     request: Option<tiny_http::Request>,
     writer: Option<Box<dyn Write + Send>>,
     keeps_alive: bool,
+    lacks_length: bool,
     peer: SocketAddr,
 }
 
 impl Transport for Tiny {
     fn read_body(&mut self) -> Result<Vec<u8>, Refusal> {
         let too_large = || Refusal::new(413, "body_too_large", format!("at most {BODY_BYTES_MAX} bytes are taken"));
+        if self.lacks_length {
+            return Err(length_required());
+        }
         let Some(request) = &mut self.request else { return Ok(Vec::new()) };
         if request.body_length().is_some_and(|length| length > BODY_BYTES_MAX) {
             return Err(too_large());
