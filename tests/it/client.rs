@@ -3,7 +3,7 @@
 //! **Bounds**: every read has a deadline; a reply that does not come is an error that says what was read so far.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -141,12 +141,29 @@ impl Connection {
     pub fn read_reply(&mut self, limit: Duration) -> io::Result<Reply> {
         let end = Instant::now() + limit;
         let (status, headers) = self.read_head(end)?;
-        let mut framing = framing(status, &headers);
-        let mut body = Vec::new();
+        let head = Reply { status, headers, body: Vec::new() };
+        self.read_body_of(head, end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Only the head of the next reply, which may be an interim one (1xx).
+    pub fn read_head_alone(&mut self, limit: Duration) -> io::Result<Reply> {
+        let (status, headers) = self.read_any_head(Instant::now() + limit)?;
+        Ok(Reply { status, headers, body: Vec::new() })
+    }
+
+    /// The body that belongs to this head.
+    pub fn read_body_of(&mut self, mut reply: Reply, limit: Duration) -> io::Result<Reply> {
+        let end = Instant::now() + limit;
+        let mut framing = framing(reply.status, &reply.headers);
         while let Some(part) = self.read_part(&mut framing, end)? {
-            body.extend_from_slice(&part);
+            reply.body.extend_from_slice(&part);
         }
-        Ok(Reply { status, headers, body })
+        Ok(reply)
+    }
+
+    /// Nothing more will be sent; replies can still be read.
+    pub fn end_sending(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
     }
 
     /// True once the peer has closed and everything was read.
@@ -158,20 +175,25 @@ impl Connection {
         })
     }
 
+    /// The next head that is not an interim one.
     fn read_head(&mut self, end: Instant) -> io::Result<(u16, Vec<(String, String)>)> {
         loop {
-            let length = self.take_head_length(end)?;
-            let head = String::from_utf8_lossy(&self.buffer.drain(..length).collect::<Vec<u8>>()).into_owned();
-            let mut lines = head.split("\r\n");
-            let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
-            let status: u16 = status.ok_or_else(|| invalid(format!("not a status line: {head:?}")))?;
-            if (100..200).contains(&status) {
-                continue;
+            let head = self.read_any_head(end)?;
+            if !(100..200).contains(&head.0) {
+                return Ok(head);
             }
-            let fields = lines.filter_map(|line| line.split_once(':'));
-            let headers = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
-            return Ok((status, headers));
         }
+    }
+
+    fn read_any_head(&mut self, end: Instant) -> io::Result<(u16, Vec<(String, String)>)> {
+        let length = self.take_head_length(end)?;
+        let head = String::from_utf8_lossy(&self.buffer.drain(..length).collect::<Vec<u8>>()).into_owned();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+        let status: u16 = status.ok_or_else(|| invalid(format!("not a status line: {head:?}")))?;
+        let fields = lines.filter_map(|line| line.split_once(':'));
+        let headers = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+        Ok((status, headers))
     }
 
     fn take_head_length(&mut self, end: Instant) -> io::Result<usize> {

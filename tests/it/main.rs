@@ -13,6 +13,7 @@ mod wait;
 
 mod bounds;
 mod cli;
+mod corpus;
 mod gateway;
 mod life;
 mod names;
