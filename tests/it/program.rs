@@ -35,6 +35,7 @@ pub struct Start {
     env: Vec<(String, String)>,
     instance_id: Option<String>,
     no_gateway: bool,
+    descriptors: Option<u32>,
 }
 
 /// A running process of the program.
@@ -93,7 +94,11 @@ impl World {
         let instance_id = start.instance_id.clone().unwrap_or_else(fresh_id);
         let entry_file = self.registry().join("instances").join(format!("{instance_id}.json"));
         let port = if start.no_gateway { 0 } else { self.gateway_port };
-        let mut command = self.command();
+        let mut command = match start.descriptors {
+            // The shell gives its place, and its process id, to the program.
+            Some(most) => self.command_in(&["sh", "-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), PROGRAM]),
+            None => self.command(),
+        };
         command.args(["--registry-dir".into(), self.registry()]);
         command.args(["--instance-id", &instance_id, "--gateway-port", &port.to_string()]);
         command.args(&start.args).envs(start.env.iter().cloned());
@@ -147,7 +152,12 @@ impl World {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.command_in(&[PROGRAM])
+    }
+
+    fn command_in(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DCC_MCP_")) {
             command.env_remove(name);
         }
@@ -173,6 +183,12 @@ impl Start {
 
     pub fn instance_id(mut self, id: &str) -> Start {
         self.instance_id = Some(id.to_owned());
+        self
+    }
+
+    /// With so many descriptors at most.
+    pub fn descriptors(mut self, most: u32) -> Start {
+        self.descriptors = Some(most);
         self
     }
 
@@ -238,6 +254,19 @@ impl Program {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a process id is not zero");
         kill_process(pid, signal).expect("the child is ours");
+    }
+
+    /// How many of its threads have a name that begins like this.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the threads of the program");
+        let names = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|comm| comm.starts_with(name)).count()
+    }
+
+    /// The numbers of its descriptors.
+    pub fn descriptors(&self) -> Vec<i32> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the descriptors of the program");
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Waits for the end of the process.
