@@ -22,7 +22,7 @@ use crate::app::error::AppError;
 use crate::app::parts::HeartbeatSlot;
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::election::{self, Candidacy, Election};
+use crate::election::{self, Candidacy, Election, Probe};
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
 use crate::front::Front;
@@ -190,11 +190,7 @@ impl App {
             match signals.recv_timeout(self.config.heartbeat_interval) {
                 Ok(Signal::Reload) => self.reload(),
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => match self.silent_listener() {
-                    None => silent = 0,
-                    Some(address) if silent + 1 >= SILENT_PROBES_MAX => return Err(AppError::ListenerLost(address)),
-                    Some(_) => silent += 1,
-                },
+                Err(RecvTimeoutError::Timeout) => silent = silences(silent, self.silent_listener())?,
             }
         }
     }
@@ -202,7 +198,10 @@ impl App {
     /// A listener of ours that does not answer. A gateway that accepts and never answers would block every takeover.
     fn silent_listener(&self) -> Option<SocketAddr> {
         let gateway = self.election.as_ref().and_then(|election| election.serving());
-        [Some(self.instance.address()), gateway].into_iter().flatten().find(|address| !election::answers(*address))
+        [Some(self.instance.address()), gateway]
+            .into_iter()
+            .flatten()
+            .find(|address| election::probe(*address) == Probe::Silent)
     }
 
     fn reload(&self) {
@@ -253,6 +252,15 @@ impl App {
 /// Probes of the own listener that may fail in a row before the process gives itself up.
 const SILENT_PROBES_MAX: u32 = 3;
 
+/// How many probes in a row have shown a silent listener, after another one; an error once that is enough.
+fn silences(before: u32, silent: Option<SocketAddr>) -> Result<u32, AppError> {
+    match silent {
+        None => Ok(0),
+        Some(address) if before + 1 >= SILENT_PROBES_MAX => Err(AppError::ListenerLost(address)),
+        Some(_) => Ok(before + 1),
+    }
+}
+
 /// The first signal asked us to stop; the second is not to be argued with.
 fn end_at_second_signal(signals: Receiver<Signal>) {
     let watch = move || {
@@ -264,5 +272,25 @@ fn end_at_second_signal(signals: Receiver<Signal>) {
     };
     if let Err(error) = worker::spawn("second-signal", watch) {
         log::warn!("event=second_signal_not_watched error=\"{error}\"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_given_up_when_it_was_silent_three_times_in_a_row() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9765));
+        let after = |probes: &[bool]| {
+            let silent = |is_silent: bool| is_silent.then_some(address);
+            probes.iter().try_fold(0, |before, probe| silences(before, silent(*probe))).ok()
+        };
+        assert_eq!(after(&[false]), Some(0));
+        assert_eq!(after(&[true, true]), Some(2));
+        assert_eq!(after(&[true, true, false, true, true]), Some(2));
+        assert_eq!(after(&[true, true, false]), Some(0));
+        assert_eq!(after(&[true, true, true]), None);
+        assert!(matches!(silences(2, Some(address)), Err(AppError::ListenerLost(lost)) if lost == address));
     }
 }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
+use rustix::io::Errno;
 
 use crate::deadline::Deadline;
 use crate::http::client::{Outgoing, Pool};
@@ -49,6 +50,15 @@ pub struct Candidacy {
 enum Order {
     /// Let go of the port; whoever was serving it is handed back to be drained.
     Resign(Sender<Option<Server>>),
+}
+
+/// What asking a listener of ours has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    Answers,
+    Silent,
+    /// We lacked what it takes to ask (descriptors, ports, memory); that says nothing about the listener.
+    NotAsked,
 }
 
 /// What one try to bind leads to.
@@ -186,16 +196,30 @@ impl Candidate {
     }
 }
 
-/// Whether a listener of ours answers `GET /health` in time. A refusal because all places are taken is an answer too,
-/// even where it is cut off before it is read: full is not dead, and clients must not be able to make it so.
+/// Whether a listener of ours answers `GET /health` in time.
 pub fn answers(address: SocketAddr) -> bool {
+    probe(address) == Probe::Answers
+}
+
+/// Asks a listener of ours for `GET /health`, on a connection that is closed at once.
+pub fn probe(address: SocketAddr) -> Probe {
     let address = reachable(address);
     let pool = Pool::new(&address.ip().to_string(), address.port());
     let request = Outgoing { method: "GET", target: "/health", headers: &[], body: &[], idempotent: true };
-    match pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)) {
-        Ok((head, _)) => matches!(head.status(), 200 | 503),
-        Err(ClientError::Closed { .. } | ClientError::Write { .. }) => true,
-        Err(_) => false,
+    shown(&pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)).map(|(head, _)| head.status()))
+}
+
+/// Any status is an answer. So is a refusal because all places are taken, even where it is cut off before it is read:
+/// full is not dead, and clients must not be able to make it so. Nor is a process dead that lacks the descriptor to ask.
+fn shown(outcome: &Result<u16, ClientError>) -> Probe {
+    let is_short = |source: &io::Error| {
+        let code = source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
+    };
+    match outcome {
+        Ok(_) | Err(ClientError::Closed { .. } | ClientError::Write { .. }) => Probe::Answers,
+        Err(ClientError::Connect { source, .. }) if is_short(source) => Probe::NotAsked,
+        _ => Probe::Silent,
     }
 }
 
@@ -225,6 +249,27 @@ mod tests {
         assert_eq!(after(io::ErrorKind::AddrInUse), Step::TryAgain { after: BIND_RETRY_EVERY, failure: None });
         for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::AddrNotAvailable, io::ErrorKind::Other] {
             assert!(matches!(after(kind), Step::TryAgain { failure: Some(text), .. } if text.contains("9765")));
+        }
+    }
+
+    #[test]
+    fn full_is_not_dead_and_a_probe_without_a_descriptor_shows_nothing() {
+        let address = "127.0.0.1:9765".to_owned();
+        let connect = |code: Errno| Err(ClientError::Connect { address: address.clone(), source: code.into() });
+        let closed = ClientError::Closed { address: address.clone(), before_answer: true, was_pooled: false };
+        let timeout = ClientError::Timeout { address: address.clone(), phase: "an answer", limit: Duration::ZERO };
+        for (outcome, expected) in [
+            (Ok(200), Probe::Answers),
+            (Ok(503), Probe::Answers),
+            (Ok(403), Probe::Answers),
+            (Err(closed), Probe::Answers),
+            (Err(timeout), Probe::Silent),
+            (connect(Errno::CONNREFUSED), Probe::Silent),
+            (connect(Errno::MFILE), Probe::NotAsked),
+            (connect(Errno::NFILE), Probe::NotAsked),
+            (connect(Errno::ADDRNOTAVAIL), Probe::NotAsked),
+        ] {
+            assert_eq!(shown(&outcome), expected, "{outcome:?}");
         }
     }
 
