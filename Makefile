@@ -5,7 +5,7 @@ DESTDIR ?=
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help check test unit it clients demo run bench install
+.PHONY: help check test unit it tiny clients demo run bench install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -15,13 +15,18 @@ check: ## formatting, clippy with warnings denied, unit and integration tests: w
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory unit it
 
-test: check clients ## installs whatever the tests need and runs them all
+test: check tiny clients ## installs whatever the tests need and runs them all
 
 unit: ## tests beside the code
 	$(CARGO) test --locked --lib
 
 it: ## tests that run the built program; most of their time is waiting, so that many run at once
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test --locked --test it
+
+tiny: ## the same checks with the engine of the design card; the tests with hostile input are left out
+	$(CARGO) clippy --locked --all-targets --features tiny-http -- -D warnings
+	$(CARGO) test --locked --features tiny-http --lib http
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test --locked --features tiny-http --test it
 
 clients: ## official Python and TypeScript clients against a gateway with two instances
 	tests/clients/install.sh

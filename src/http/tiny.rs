@@ -5,11 +5,13 @@
 //! threads that accept and read are tiny_http's own and have no names.
 //! **Bounds**: `max_connections` requests at a time, `BODY_BYTES_MAX`. tiny_http bounds neither heads nor times.
 //! Left out on purpose: a way around its known defects, which `docs/decisions/0001-http-engine.md` lists. Among them:
-//! the socket of a client cannot be watched, an idle connection cannot be closed, an answer cannot be broken off.
+//! the socket of a client cannot be watched, an idle connection cannot be closed, an answer cannot be broken off. In
+//! the place of all sockets stands one that loses its peer when draining ends, so that no call outlives the server.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +21,7 @@ use crate::deadline::Deadline;
 use crate::http::connection::length_required;
 use crate::http::head::RequestHead;
 use crate::http::server::{Exchange, Handler, Refusal, Transport};
+use crate::http::wire;
 use crate::limits::{BODY_BYTES_MAX, CONNECTION_STACK_BYTES, READ_BYTES};
 use crate::worker;
 
@@ -34,6 +37,9 @@ struct Shared {
     is_draining: AtomicBool,
     requests: Mutex<usize>,
     ended: Condvar,
+    watched: UnixStream,
+    /// The peer of `watched`.
+    cut: Mutex<Option<UnixStream>>,
 }
 
 /// A request that is being answered; counted until it is dropped.
@@ -50,7 +56,9 @@ impl Server {
         listener.set_nonblocking(false)?;
         let server = Arc::new(tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?);
         let (is_draining, requests, ended) = (AtomicBool::new(false), Mutex::new(0), Condvar::new());
-        let shared = Arc::new(Shared { handler, is_draining, requests, ended });
+        let (watched, peer) = UnixStream::pair()?;
+        let cut = Mutex::new(Some(peer));
+        let shared = Arc::new(Shared { handler, is_draining, requests, ended, watched, cut });
         let (queue, places) = (server.clone(), shared.clone());
         let thread = worker::spawn(&format!("http-{name}"), move || {
             while let Ok(request) = queue.recv() {
@@ -78,7 +86,7 @@ impl Server {
         }
     }
 
-    /// Waits for the answers under way; false if some are left at the deadline.
+    /// Waits for the answers under way; false if some are left at the deadline, for whom the client is then gone.
     pub fn drain(&self, deadline: Deadline) -> bool {
         self.shared.is_draining.store(true, Ordering::SeqCst);
         let mut requests = self.shared.requests();
@@ -86,6 +94,7 @@ impl Server {
             let waited = self.shared.ended.wait_timeout(requests, deadline.left());
             requests = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        self.shared.cut.lock().unwrap_or_else(PoisonError::into_inner).take();
         *requests == 0
     }
 }
@@ -129,7 +138,7 @@ fn answer(request: tiny_http::Request, shared: &Shared) {
     let parsed = head.parse(head_text(&request).as_bytes());
     let keeps_alive = parsed.is_ok() && head.keeps_alive() && !shared.is_draining.load(Ordering::SeqCst);
     let lacks_length = head.lacks_length();
-    let mut transport = Tiny { request: Some(request), writer: None, keeps_alive, lacks_length, peer };
+    let mut transport = Tiny { request: Some(request), writer: None, shared, keeps_alive, lacks_length, peer };
     let mut out = Vec::new();
     let mut exchange = Exchange::new(&head, &mut transport, &mut out);
     if let Err(error) = parsed {
@@ -151,16 +160,17 @@ fn head_text(request: &tiny_http::Request) -> String {
     format!("{} {} HTTP/{}.{}\r\n{fields}\r\n", request.method(), request.url(), version.0, version.1)
 }
 
-struct Tiny {
+struct Tiny<'a> {
     /// Given up for the writer when the answer begins.
     request: Option<tiny_http::Request>,
     writer: Option<Box<dyn Write + Send>>,
+    shared: &'a Shared,
     keeps_alive: bool,
     lacks_length: bool,
     peer: SocketAddr,
 }
 
-impl Transport for Tiny {
+impl Transport for Tiny<'_> {
     fn read_body(&mut self) -> Result<Vec<u8>, Refusal> {
         let too_large = || Refusal::new(413, "body_too_large", format!("at most {BODY_BYTES_MAX} bytes are taken"));
         if self.lacks_length {
@@ -200,11 +210,11 @@ impl Transport for Tiny {
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
-        None
+        Some(self.shared.watched.as_fd())
     }
 
     fn client_is_gone(&self) -> bool {
-        false
+        wire::is_gone(self.shared.watched.as_fd())
     }
 
     fn peer(&self) -> SocketAddr {

@@ -92,3 +92,18 @@ fn clients_that_take_all_places_do_not_end_the_process() {
     until(PATIENCE, "it goes on beating", || beats() > before.map(|seq| seq + 4));
     assert!(!instance.has_ended(), "full is not dead");
 }
+
+#[test]
+fn a_refused_origin_is_refused_before_its_body() {
+    let world = World::new();
+    let instance = world.start(Start::new());
+    let mut connection = Connection::open(instance.address).expect("a connection");
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nHost: {}\r\nOrigin: http://evil.example\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nContent-Length: 1000000\r\n\r\n",
+        instance.address
+    );
+    connection.send(head.as_bytes()).expect("the head is sent");
+    let reply = connection.read_reply(PATIENCE).expect("an answer without the body");
+    assert_eq!(reply.status, 403, "{}", reply.text());
+}

@@ -73,21 +73,6 @@ fn host_and_origin_must_be_loopback_or_listed() {
 }
 
 #[test]
-fn a_refused_origin_is_refused_before_its_body() {
-    let world = World::new();
-    let instance = world.start(Start::new());
-    let mut connection = Connection::open(instance.address).expect("a connection");
-    let head = format!(
-        "POST /mcp HTTP/1.1\r\nHost: {}\r\nOrigin: http://evil.example\r\nContent-Type: application/json\r\n\
-         Accept: application/json, text/event-stream\r\nContent-Length: 1000000\r\n\r\n",
-        instance.address
-    );
-    connection.send(head.as_bytes()).expect("the head is sent");
-    let reply = connection.read_reply(PATIENCE).expect("an answer without the body");
-    assert_eq!(reply.status, 403, "{}", reply.text());
-}
-
-#[test]
 fn every_route_but_liveness_and_readiness_wants_the_token() {
     let world = World::new();
     skill::probe(&world.skills());
