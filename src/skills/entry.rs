@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::json;
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::ToolAnnotations;
 use crate::skills::document::{Document, ManifestError};
 use crate::skills::files;
-use crate::skills::json;
 use crate::skills::yaml::Node;
 
 /// A tool as its author declared it.
