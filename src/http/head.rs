@@ -67,6 +67,8 @@ pub struct ResponseHead {
 
 /// Where the head at the beginning of `bytes` ends, once it is whole. `scanned` is how far it was looked through before.
 pub fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, HeadError> {
+    // What is beyond the bound decides nothing, or it would matter how much has come at once.
+    let bytes = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
     while let Some(step) = bytes[*scanned..].iter().position(|b| matches!(b, b'\r' | b'\n')) {
         let at = *scanned + step;
         *scanned = at;
@@ -80,7 +82,7 @@ pub fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Head
         }
         *scanned = at + 2;
         if at >= 2 && bytes[at - 2..at] == *b"\r\n" {
-            return if at + 2 > HEAD_BYTES_MAX { too_long(bytes) } else { Ok(Some(at + 2)) };
+            return Ok(Some(at + 2));
         }
     }
     *scanned = bytes.len();
@@ -91,7 +93,7 @@ fn too_long(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     if bytes.len() < HEAD_BYTES_MAX {
         return Ok(None);
     }
-    match bytes[..HEAD_BYTES_MAX].contains(&b'\n') {
+    match bytes.contains(&b'\n') {
         true => Err(HeadError { status: 431, message: "the head is longer than 16 KiB" }),
         false => Err(HeadError { status: 414, message: "the request target is too long" }),
     }
