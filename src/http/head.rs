@@ -238,6 +238,10 @@ impl Default for ResponseHead {
 impl ResponseHead {
     /// Reads a whole head, as `head_end` found it. A reason phrase in another encoding is no error: nobody reads it.
     pub fn parse(&mut self, bytes: &[u8], answers_head: bool) -> Result<(), HeadError> {
+        // An empty line that a server leaves over is not passed over: where it is from, the bytes after it may be too.
+        if bytes.starts_with(b"\r\n") {
+            return Err(bad("the response head begins with an empty line"));
+        }
         self.fields.text.clear();
         self.fields.text.push_str(&String::from_utf8_lossy(bytes));
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
@@ -581,6 +585,7 @@ mod tests {
             "HTTP/1.1 600 OK\r\n\r\n",
             "HTTP/2 200 OK\r\n\r\n",
             "ICY 200 OK\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             "<html>\r\n\r\n",
         ] {
             check(malformed, false, None);
