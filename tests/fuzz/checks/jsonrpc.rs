@@ -46,6 +46,10 @@ fn check_message(text: &str, message: &Message<'_>, value: Option<&Value>) {
         assert!(from >= whole && from + part.len() <= whole + text.len(), "a part is not of the text");
         assert!(depth(part) < JSON_DEPTH_MAX, "nested {} deep", depth(part));
     }
+    if let Message::Request { params: Some(params), .. } | Message::Notification { params: Some(params), .. } = message
+    {
+        assert!(params.get().starts_with('{'), "params must be an object: {params}");
+    }
     let agrees = |key: &str, part: Option<&str>| {
         let Some(value) = value else { return };
         let part: Option<Value> = part.map(|part| serde_json::from_str(part).expect("a part is JSON"));
