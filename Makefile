@@ -4,16 +4,18 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 PYTHON ?= python3
+SECONDS ?= 600
+TARGETS ?=
 
-.PHONY: help check test unit it tiny clients demo run bench install
+.PHONY: help check test unit it replay tiny fuzz clients demo run bench install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-check: ## formatting, clippy with warnings denied, unit and integration tests: what CI runs
+check: ## formatting, clippy with warnings denied, tests but the clients': what CI runs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(MAKE) --no-print-directory unit it
+	$(MAKE) --no-print-directory unit replay it
 
 test: check tiny clients ## installs whatever the tests need and runs them all
 
@@ -27,6 +29,12 @@ tiny: ## the same checks with the engine of the design card; the tests with host
 	$(CARGO) clippy --locked --all-targets --features tiny-http -- -D warnings
 	$(CARGO) test --locked --features tiny-http --lib http
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test --locked --features tiny-http --test it
+
+replay: ## the seeds of the fuzz targets, on stable Rust
+	$(CARGO) test --locked --test fuzz
+
+fuzz: ## each parser against hostile input for SECONDS=600; TARGETS=... for some; needs a nightly toolchain, installs cargo-fuzz
+	tests/fuzz/run.sh $(SECONDS) $(TARGETS)
 
 clients: ## official Python and TypeScript clients against a gateway with two instances
 	tests/clients/install.sh

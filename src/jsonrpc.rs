@@ -5,7 +5,7 @@
 //!
 //! **Invariant**: an id that is written is the exact text of the id that was read; an error to a message whose id
 //! could not be read has no id at all, since `"id": null` is refused by every schema of MCP.
-//! **Bounds**: depth of JSON is `serde_json`'s 128; `BATCH_MESSAGES_MAX`.
+//! **Bounds**: `JSON_DEPTH_MAX`, also within what is not read here but handed on; `BATCH_MESSAGES_MAX`.
 //! Left out on purpose: what methods mean (`mcp.rs`, `endpoint.rs`).
 
 use std::borrow::Cow;
@@ -13,6 +13,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::json;
+use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 
 pub const PARSE_ERROR: i32 = -32700;
 pub const INVALID_REQUEST: i32 = -32600;
@@ -125,11 +128,10 @@ pub fn parse(bytes: &[u8]) -> Result<Body<'_>, ErrorObject> {
         return parse_one(text).map(Body::One);
     }
     let parts: Vec<&RawValue> = serde_json::from_str(text).map_err(parse_error)?;
-    if parts.is_empty() || parts.len() > crate::limits::BATCH_MESSAGES_MAX {
-        let limit = crate::limits::BATCH_MESSAGES_MAX;
+    if parts.is_empty() || parts.len() > BATCH_MESSAGES_MAX {
         return Err(ErrorObject::new(
             INVALID_REQUEST,
-            format!("a batch holds 1 to {limit} messages; this one has {}", parts.len()),
+            format!("a batch holds 1 to {BATCH_MESSAGES_MAX} messages; this one has {}", parts.len()),
         ));
     }
     Ok(Body::Batch(parts.into_iter().map(|part| parse_one(part.get())).collect()))
@@ -138,6 +140,11 @@ pub fn parse(bytes: &[u8]) -> Result<Body<'_>, ErrorObject> {
 /// Reads one message.
 pub fn parse_one(text: &str) -> Result<Message<'_>, ErrorObject> {
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(parse_error)?;
+    // A `RawValue` of any depth is read without a stack; whoever gets it next may need one.
+    if json::is_deeper_than(text, JSON_DEPTH_MAX) {
+        let message = format!("a message must not be nested deeper than {JSON_DEPTH_MAX} levels");
+        return Err(ErrorObject::new(INVALID_REQUEST, message));
+    }
     if envelope.jsonrpc.as_deref() != Some("2.0") {
         return Err(ErrorObject::new(INVALID_REQUEST, "\"jsonrpc\" must be \"2.0\""));
     }
@@ -248,7 +255,13 @@ mod tests {
             assert_eq!(kind(text), expected, "{text}");
         }
         assert!(matches!(parse(b"\xff"), Err(error) if error.code == PARSE_ERROR));
-        assert_eq!(kind(&format!("[{}1]", "1,".repeat(crate::limits::BATCH_MESSAGES_MAX))), "-32600");
+        assert_eq!(kind(&format!("[{}1]", "1,".repeat(BATCH_MESSAGES_MAX))), "-32600");
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            kind(&format!(r#"{{"jsonrpc":"2.0","method":"a","params":{{"x":{open}{close}}}}}"#))
+        };
+        assert_eq!(nested(JSON_DEPTH_MAX - 2), "notification a");
+        assert_eq!(nested(JSON_DEPTH_MAX - 1), "-32600");
         assert_eq!(kind(&"[".repeat(100_000)), "-32700");
     }
 

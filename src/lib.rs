@@ -11,6 +11,7 @@ pub mod os;
 pub mod throttle;
 pub mod worker;
 
+pub mod json;
 pub mod jsonrpc;
 pub mod mcp;
 

@@ -41,7 +41,6 @@ pub mod entry;
 #[cfg(test)]
 mod examples;
 pub mod files;
-pub mod json;
 pub mod manifest;
 pub mod outcome;
 pub mod run;

@@ -68,6 +68,8 @@ pub struct ResponseHead {
 
 /// Where the head at the beginning of `bytes` ends, once it is whole. `scanned` is how far it was looked through before.
 pub fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, HeadError> {
+    // What is beyond the bound decides nothing, or it would matter how much has come at once.
+    let bytes = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
     while let Some(step) = bytes[*scanned..].iter().position(|b| matches!(b, b'\r' | b'\n')) {
         let at = *scanned + step;
         *scanned = at;
@@ -81,7 +83,7 @@ pub fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Head
         }
         *scanned = at + 2;
         if at >= 2 && bytes[at - 2..at] == *b"\r\n" {
-            return if at + 2 > HEAD_BYTES_MAX { too_long(bytes) } else { Ok(Some(at + 2)) };
+            return Ok(Some(at + 2));
         }
     }
     *scanned = bytes.len();
@@ -92,7 +94,7 @@ fn too_long(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     if bytes.len() < HEAD_BYTES_MAX {
         return Ok(None);
     }
-    match bytes[..HEAD_BYTES_MAX].contains(&b'\n') {
+    match bytes.contains(&b'\n') {
         true => Err(HeadError { status: 431, message: "the head is longer than 16 KiB" }),
         false => Err(HeadError { status: 414, message: "the request target is too long" }),
     }
@@ -246,6 +248,10 @@ impl Default for ResponseHead {
 impl ResponseHead {
     /// Reads a whole head, as `head_end` found it. A reason phrase in another encoding is no error: nobody reads it.
     pub fn parse(&mut self, bytes: &[u8], answers_head: bool) -> Result<(), HeadError> {
+        // An empty line that a server leaves over is not passed over: where it is from, the bytes after it may be too.
+        if bytes.starts_with(b"\r\n") {
+            return Err(bad("the response head begins with an empty line"));
+        }
         self.fields.text.clear();
         self.fields.text.push_str(&String::from_utf8_lossy(bytes));
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
@@ -590,6 +596,7 @@ mod tests {
             "HTTP/1.1 600 OK\r\n\r\n",
             "HTTP/2 200 OK\r\n\r\n",
             "ICY 200 OK\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             "<html>\r\n\r\n",
         ] {
             check(malformed, false, None);

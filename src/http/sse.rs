@@ -87,7 +87,8 @@ impl Decoder {
         Decoder::bounded(SSE_EVENT_BYTES_MAX)
     }
 
-    fn bounded(event_bytes_max: usize) -> Decoder {
+    /// With another bound for the bytes of one event.
+    pub fn bounded(event_bytes_max: usize) -> Decoder {
         Decoder {
             buffer: Vec::new(),
             start: 0,

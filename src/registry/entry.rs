@@ -208,7 +208,11 @@ pub fn is_instance_id(id: &str) -> bool {
 /// Whether a host is an IP address or a host name that can be connected to.
 pub fn is_host(host: &str) -> bool {
     match host.parse::<IpAddr>() {
-        Ok(address) => !address.is_unspecified() && !address.is_multicast(),
+        Ok(address) => {
+            // `::ffff:0.0.0.0` is no more an address than what it stands for.
+            let address = address.to_canonical();
+            !address.is_unspecified() && !address.is_multicast()
+        }
         Err(_) => {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
             // All digits and dots is a mistyped or abbreviated address ("0", "127.1"), not a name.
@@ -349,6 +353,7 @@ pub mod tests {
             ("dcc_type", json!("x".repeat(65)), EntryError::Field("dcc_type")),
             ("host", json!("0.0.0.0"), EntryError::Field("host")),
             ("host", json!("::"), EntryError::Field("host")),
+            ("host", json!("::ffff:0.0.0.0"), EntryError::Field("host")),
             ("host", json!("a b"), EntryError::Field("host")),
             ("host", json!(""), EntryError::Field("host")),
             ("port", json!(0), EntryError::Field("port")),

@@ -90,7 +90,7 @@ pub fn lock_is_held(root: &Path, name: &str) -> Option<bool> {
 }
 
 /// The rows that are instances, one for each id, and how many could not be used; `None` if it is not a whole array.
-fn parse(bytes: &[u8]) -> Option<(Vec<Row>, usize)> {
+pub fn parse(bytes: &[u8]) -> Option<(Vec<Row>, usize)> {
     let texts: Vec<&RawValue> = serde_json::from_slice(bytes).ok()?;
     let mut skipped = texts.len().saturating_sub(FOREIGN_ROWS_MAX);
     let mut rows = BTreeMap::<String, Row>::new();

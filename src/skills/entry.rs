@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::json;
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::ToolAnnotations;
 use crate::skills::document::{Document, ManifestError};
 use crate::skills::files;
-use crate::skills::json;
 use crate::skills::yaml::Node;
 
 /// A tool as its author declared it.
@@ -211,10 +211,13 @@ fn annotations(document: &Document, tool: &Node) -> Result<ToolAnnotations, Mani
 
 fn timeout(document: &Document, tool: &Node) -> Result<Option<Duration>, ManifestError> {
     let Some(text) = document.text(tool, "timeout-hint-secs")? else { return Ok(None) };
-    match text.parse::<f64>() {
-        Ok(secs) if secs > 0.0 => {
-            Ok(Some(Duration::try_from_secs_f64(secs).unwrap_or(SCRIPT_TIME_MAX).min(SCRIPT_TIME_MAX)))
-        }
+    // Less than a nanosecond is nothing, too.
+    let time = text.parse().ok().filter(|secs| *secs > 0.0).map(|secs| {
+        let time = Duration::try_from_secs_f64(secs).unwrap_or(SCRIPT_TIME_MAX);
+        time.min(SCRIPT_TIME_MAX)
+    });
+    match time {
+        Some(time) if !time.is_zero() => Ok(Some(time)),
         _ => {
             let node = document.find(tool, "timeout-hint-secs").unwrap_or(tool);
             Err(document.wrong(node, "`timeout_hint_secs` must be a number of seconds above 0"))

@@ -13,12 +13,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::json;
 use crate::jsonrpc;
 use crate::limits::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX, SCRIPT_OUTPUT_BYTES_MAX, SCRIPT_STDERR_TAIL_BYTES};
 use crate::mcp::CallToolResult;
 use crate::skills::child::{End, Finished};
 use crate::skills::ending::Why;
-use crate::skills::json;
 
 /// The result of a call, encoded.
 #[derive(Clone, Debug)]

@@ -9,9 +9,9 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::json;
 use crate::mcp::{CallToolResult, Tool};
 use crate::skills::arguments::ArgumentRules;
-use crate::skills::json;
 use crate::skills::manifest::Skill;
 use crate::skills::run::Interpreters;
 use crate::skills::search;

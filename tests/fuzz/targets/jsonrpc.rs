@@ -1,0 +1,7 @@
+//! `checks/jsonrpc.rs` says what must hold.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    checks::jsonrpc::body(input);
+});

@@ -1,0 +1,7 @@
+//! `checks/sse.rs` says what must hold.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    checks::sse::stream(input);
+});
