@@ -7,7 +7,7 @@ PYTHON ?= python3
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help check test unit it replay tiny fuzz clients demo run bench install
+.PHONY: help check test unit it replay tiny fuzz clients demo run bench soak install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ run: ## one instance in the foreground, with the example skills; it takes port 9
 
 bench: ## speed beside nginx, in one run; installs nginx and wrk where they are missing
 	$(PYTHON) tests/bench/run.py
+
+soak: ## a minute of attack on the gateway while a client calls a tool; about eight minutes for all three servers
+	$(PYTHON) tests/soak/run.py
 
 install: ## the release build into $(DESTDIR)$(PREFIX)/bin
 	$(CARGO) build --locked --release --bins

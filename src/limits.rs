@@ -55,6 +55,9 @@ pub const POOL_IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// A pooled connection used less than this long ago is not looked at again before it is used: it saves a system call
 /// a request under load, and a peer that closed it within that time would have been missed as well a moment later.
 pub const POOL_FRESH_TIME: Duration = Duration::from_millis(20);
+/// An answer that comes within this time is waited for in the read itself, which saves a system call a request. Only
+/// after that is it noticed that the client has gone meanwhile.
+pub const ANSWER_AT_ONCE: Duration = Duration::from_millis(10);
 /// Interim replies (1xx) skipped before a final one. Beyond: a protocol error.
 pub const INTERIM_REPLIES_MAX: usize = 16;
 /// Bytes of a body asked from the kernel at once.

@@ -48,23 +48,26 @@ impl Session {
     /// Reads an id that this program wrote, in whichever process; `None` for any other text.
     pub fn parse(id: &str) -> Option<Session> {
         let mut parts = id.split('-');
-        let session = match (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()) {
-            ("dcc1", revision, client, born, key, None) if key.len() == 32 => Session {
-                revision: Revision::ALL.into_iter().find(|known| compact(*known) == revision)?,
-                client: ClientCapabilities::from_bits(hex(client, 1)?),
-                born: State::parse(born)?,
-                key: u128::from_str_radix(key, 16).ok()?,
-            },
+        let (revision, client, born, key) = match (parts.next()?, parts.next()?, parts.next()?, parts.next()?) {
+            ("dcc1", revision, client, born) => (revision, client, born, parts.next()?),
             _ => return None,
         };
+        let bits = hex(client, 1)?;
+        let session = Session {
+            revision: Revision::ALL.into_iter().find(|known| compact(*known).eq(revision.bytes()))?,
+            client: ClientCapabilities::from_bits(bits),
+            born: State::parse(born)?,
+            key: is_hex(key, 32).then(|| u128::from_str_radix(key, 16).ok()).flatten()?,
+        };
         // One id has one spelling, or an ended session could come back as another.
-        (session.to_string() == id).then_some(session)
+        (parts.next().is_none() && session.client.bits() == bits).then_some(session)
     }
 }
 
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "dcc1-{}-{:x}-{}-{:032x}", compact(self.revision), self.client.bits(), self.born, self.key)
+        let revision = self.revision.as_str().replace('-', "");
+        write!(f, "dcc1-{revision}-{:x}-{}-{:032x}", self.client.bits(), self.born, self.key)
     }
 }
 
@@ -102,13 +105,18 @@ impl EndedSessions {
     }
 }
 
-fn compact(revision: Revision) -> String {
-    revision.as_str().replace('-', "")
+/// The date without its dashes.
+fn compact(revision: Revision) -> impl Iterator<Item = u8> {
+    revision.as_str().bytes().filter(|byte| *byte != b'-')
 }
 
 fn hex(text: &str, digits: usize) -> Option<u32> {
-    let plain = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    plain.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+    is_hex(text, digits).then(|| u32::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// Exactly so many digits, as they are written here: lower case.
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -138,6 +146,8 @@ mod tests {
             assert_eq!(Session::parse(other), None, "{other}");
         }
         assert_eq!(Session::parse(&id.replace("20250618", "19990101")), None);
+        assert_eq!(Session::parse(&id.replace("-5-", "-d-")), None, "a bit that means nothing");
+        assert_eq!(Session::parse(&id.replace("9f1c22d0", "9F1C22D0")), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 """Servers for the scripts of `tests/` and the demonstration: started, waited for, ended by their own process ids.
 
-Standard library only. Used by `tests/clients/run.py` and `tests/bench/run.py`.
+Standard library only. Used by the scripts in `tests/clients/`, `tests/bench/` and `tests/soak/`.
 """
 
 import contextlib
@@ -55,6 +55,42 @@ def until(what, condition, patience=PATIENCE):
         if time.monotonic() > end:
             raise TimeoutError(f"after {patience} s still not: {what}")
         time.sleep(0.02)
+
+
+def build(*examples, features=(), folder=None):
+    """Builds the program and these examples for release; gives the folder they are in, by default cargo's own."""
+    folder = folder or target()
+    command = ["cargo", "build", "--quiet", "--release", "--locked", "--bins", "--target-dir", str(folder)]
+    command += [word for example in examples for word in ("--example", example)]
+    command += [word for feature in features for word in ("--features", feature)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return folder / "release"
+
+
+def open_session(port):
+    """The session id that `initialize` gives."""
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tests", "version": "1"}}
+    body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("POST", "/mcp", body, headers)
+        reply = connection.getresponse()
+        reply.read()
+        return reply.headers["Mcp-Session-Id"]
+    finally:
+        connection.close()
+
+
+def process_status(pid):
+    """The fields of /proc/<pid>/status, such as VmRSS and Threads, as text."""
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+
+def resident(pid, field="VmRSS"):
+    """Resident memory in MiB; with VmHWM its highest value."""
+    return int(process_status(pid)[field].split()[0]) / 1024
 
 
 class World:
@@ -130,6 +166,14 @@ class World:
     def instances(self):
         status, body = get(self.gateway_port, "/instances")
         return json.loads(body)["instances"] if status == 200 else []
+
+    def start_stub(self, stub, instances):
+        """Starts the stub back end of the benchmark; gives (instance id, port) of each of its instances."""
+        command = [str(stub), "--registry", str(self.registry), "--instances", str(instances), "--tools", "10"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        lines = [process.stdout.readline().split() for _ in range(instances)]
+        return [(instance, int(port)) for instance, port in lines]
 
     def wait_instances(self, count):
         return until(f"{count} instances are listed", lambda: len(self.instances()) == count and self.instances())

@@ -3,6 +3,7 @@
 //!
 //! **Invariant**: pure. A message is parsed once, and only as deep as its envelope.
 
+use std::io::Write;
 use std::ops::Range;
 
 use serde_json::value::to_raw_value;
@@ -32,8 +33,11 @@ impl Response {
 }
 
 pub fn request_text(id: u64, method: &str, params: &[u8]) -> Vec<u8> {
-    let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":"#);
-    [head.as_bytes(), params, b"}"].concat()
+    let mut text = Vec::with_capacity(params.len() + method.len() + 64);
+    write!(text, r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":"#).expect("a vector takes all");
+    text.extend_from_slice(params);
+    text.push(b'}');
+    text
 }
 
 /// The client's params with the instance's own name for the tool, and our id as progress token.

@@ -284,7 +284,8 @@ impl Upstream {
     ) -> Result<Reply, UpstreamError> {
         let authorization = self.authorization();
         let accept = ("Accept", "application/json, text/event-stream");
-        let mut headers = vec![("Content-Type", "application/json"), accept, VIA];
+        let mut headers = Vec::with_capacity(6);
+        headers.extend([("Content-Type", "application/json"), accept, VIA]);
         if !session.revision.is_empty() {
             headers.push(("MCP-Protocol-Version", &session.revision));
         }

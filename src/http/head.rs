@@ -119,6 +119,9 @@ impl Default for RequestHead {
 
 impl RequestHead {
     /// Reads a whole head, as `head_end` found it, into this one. After an error nothing of it may be used.
+    ///
+    /// Never inlined: its room for header fields would be part of the stack of connections that wait for a first request.
+    #[inline(never)]
     pub fn parse(&mut self, bytes: &[u8]) -> Result<(), HeadError> {
         // An empty line before a request is left over from a careless client's last body (RFC 9112 section 2.2).
         let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::http::client_error::ClientError;
 use crate::http::wire::{self, Waited};
-use crate::limits::{CONNECT_TIME_MAX, HEAD_BYTES_MAX, POOL_FRESH_TIME, POOL_IDLE_MAX, POOL_IDLE_TIME_MAX};
+use crate::limits::{
+    ANSWER_AT_ONCE, CONNECT_TIME_MAX, HEAD_BYTES_MAX, POOL_FRESH_TIME, POOL_IDLE_MAX, POOL_IDLE_TIME_MAX,
+};
 
 /// A server, and the connections to it that wait for use.
 pub struct Peer {
@@ -110,6 +112,7 @@ impl Peer {
 impl Connection {
     fn new(stream: TcpStream) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_AT_ONCE))?;
         let (input, out) = (Vec::with_capacity(8 * 1024), Vec::with_capacity(512));
         Ok(Connection { stream: Arc::new(stream), input, start: 0, out, used_at: Instant::now() })
     }

@@ -17,7 +17,7 @@ use crate::http::fields::BodyLength;
 use crate::http::head::{ResponseHead, head_end};
 use crate::http::pool::{Connection, Peer};
 use crate::http::wire::{self, Waited};
-use crate::limits::{INTERIM_REPLIES_MAX, READ_BYTES};
+use crate::limits::{ANSWER_AT_ONCE, INTERIM_REPLIES_MAX, READ_BYTES};
 
 /// How to wait for a reply.
 #[derive(Clone, Copy)]
@@ -50,6 +50,8 @@ pub struct Reply {
     keeps_alive: bool,
     interim: usize,
     was_pooled: bool,
+    /// Nothing was waited for yet.
+    is_new: bool,
     canceller: OnceLock<Canceller>,
 }
 
@@ -65,6 +67,7 @@ enum Stage {
 impl Reply {
     /// `Ready` when the head is there.
     pub fn wait_head(&mut self, patience: &Patience<'_>) -> Result<Wake, ClientError> {
+        self.receive_at_once(patience)?;
         while matches!(self.stage, Stage::Head) {
             if !self.take_head()? {
                 match self.wait(patience, "the answer")? {
@@ -126,6 +129,7 @@ impl Reply {
             keeps_alive: false,
             interim: 0,
             was_pooled,
+            is_new: true,
             canceller: OnceLock::new(),
         }
     }
@@ -208,6 +212,18 @@ impl Reply {
             }
             Err(source) => Err(self.fail(|address| ClientError::Read { address, source })),
         }
+    }
+
+    /// The first bytes of an answer that does not take long; nothing when it does, or when there is no time for that.
+    fn receive_at_once(&mut self, patience: &Patience<'_>) -> Result<(), ClientError> {
+        let time = patience.tick.map_or(patience.deadline.left(), |tick| tick.min(patience.deadline.left()));
+        let is_first = std::mem::replace(&mut self.is_new, false);
+        let Some(connection) = &mut self.connection else { return Err(self.closed()) };
+        if !is_first || time <= ANSWER_AT_ONCE {
+            return Ok(());
+        }
+        let received = wire::receive_blocking(&connection.stream, &mut connection.input);
+        self.check(received)
     }
 
     /// Receives into the connection's own buffer.

@@ -113,7 +113,7 @@ pub fn send_all(stream: &TcpStream, parts: &[&[u8]], times: &WriteTimes) -> io::
     }
     let mut rest = &mut slices[..parts.len()];
     IoSlice::advance_slices(&mut rest, 0);
-    let started = Instant::now();
+    let mut started = None;
     let mut sent = 0;
     while !rest.is_empty() {
         match sendmsg(stream, rest, &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -122,7 +122,8 @@ pub fn send_all(stream: &TcpStream, parts: &[&[u8]], times: &WriteTimes) -> io::
                 IoSlice::advance_slices(&mut rest, count);
             }
             Err(Errno::AGAIN) => {
-                let left = time_left(times.base, times.bytes_per_second, started.elapsed(), sent);
+                let waited = started.get_or_insert_with(Instant::now).elapsed();
+                let left = time_left(times.base, times.bytes_per_second, waited, sent);
                 wait_writable(stream, left.min(times.stall))?;
             }
             Err(Errno::INTR) => {}
