@@ -15,28 +15,27 @@ pub mod calls;
 pub mod media;
 pub mod modern;
 pub mod outlet;
+pub mod params;
 pub mod service;
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
 use crossbeam_channel::RecvTimeoutError;
-use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
-use crate::endpoint::calls::{CallTable, Ticket};
+use crate::endpoint::calls::CallTable;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
-use crate::endpoint::service::{Answer, Failure, Payload, Service, ToolCall};
+use crate::endpoint::service::{Answer, Failure, Payload, Service};
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
 use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::{CallMeta, CallToolParams, CancelledParams, InitializeParams, MODERN, PaginatedParams, Revision};
+use crate::mcp::{CancelledParams, InitializeParams, Listed, MODERN, PaginatedParams, Revision};
 use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {
@@ -186,7 +185,7 @@ impl Endpoint {
         id: RequestId<'_>,
         params: Option<&RawValue>,
     ) -> io::Result<()> {
-        let params: InitializeParams = match read_params(params) {
+        let params: InitializeParams = match params::read(params) {
             Ok(params) => params,
             Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
         };
@@ -194,7 +193,7 @@ impl Endpoint {
         let session = Session::begin(revision, params.capabilities, self.service.state());
         let result = json!({
             "protocolVersion": revision.as_str(),
-            "capabilities": {"tools": {"listChanged": true}},
+            "capabilities": capabilities(),
             "serverInfo": {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")},
             "instructions": self.service.instructions(),
         });
@@ -212,31 +211,38 @@ impl Endpoint {
         params: Option<&RawValue>,
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
+        if let Some(listed) = Listed::of_method(method) {
+            return self.list(listed, session.revision, params);
+        }
         match method {
             "ping" => Ok(Payload::Owned(b"{}".to_vec())),
-            "tools/list" => {
-                let params: Option<PaginatedParams> = params.map(|params| read_params(Some(params))).transpose()?;
-                if params.is_some_and(|params| params.cursor.is_some()) {
-                    return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
-                }
-                Ok(Payload::Shared(self.service.list_tools(session.revision)?))
+            "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => {
+                self.call(session, id, method, params, outlet)
             }
-            "tools/call" => self.call_tool(session, id, params, outlet),
             "initialize" => Err(ErrorObject::new(INVALID_REQUEST, "initialize must not be part of a batch").into()),
             _ => Err(unknown_method(method).into()),
         }
     }
 
-    fn call_tool(
+    fn list(&self, listed: Listed, revision: Revision, params: Option<&RawValue>) -> Answer {
+        let params: PaginatedParams = params::read(params)?;
+        if params.cursor.is_some() {
+            return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
+        }
+        Ok(Payload::Shared(self.service.list(listed, revision)?))
+    }
+
+    fn call(
         &self,
         session: Session,
         id: RequestId<'_>,
+        method: &str,
         params: Option<&RawValue>,
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         let ticket = self.calls.begin(session.key, id.text());
-        let call = tool_call(params, &ticket, Deadline::after(self.call_timeout))?;
-        let answer = self.service.call_tool(&call, outlet);
+        let call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
+        let answer = self.service.call(&call, outlet);
         if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }
     }
 
@@ -300,34 +306,6 @@ impl Endpoint {
     }
 }
 
-/// Reads the params of `tools/call`.
-fn tool_call<'a>(
-    params: Option<&'a RawValue>,
-    ticket: &'a Ticket<'a>,
-    deadline: Deadline,
-) -> Result<ToolCall<'a>, ErrorObject> {
-    let text = params.map_or("{}", RawValue::get);
-    let params: CallToolParams<'_> = read_params(params)?;
-    let name = serde_json::from_str(params.name.get())
-        .map_err(|_| ErrorObject::invalid_params("\"name\" must be the tool's name, a string"))?;
-    if let Some(arguments) = params.arguments
-        && !arguments.get().starts_with('{')
-    {
-        return Err(ErrorObject::invalid_params("\"arguments\" must be an object"));
-    }
-    let meta: Option<CallMeta<'_>> = params.meta.map(|meta| read_params(Some(meta))).transpose()?;
-    Ok(ToolCall {
-        name: Cow::Owned(name),
-        name_text: params.name.get(),
-        params: text,
-        arguments: params.arguments.map(RawValue::get),
-        progress_token: meta.and_then(|meta| meta.progress_token),
-        meta: params.meta.map(RawValue::get),
-        ticket,
-        deadline,
-    })
-}
-
 /// Answers a method that the route does not take.
 pub fn method_not_allowed(exchange: &mut Exchange<'_>, headers: &[(&str, &str)], allow: &str) -> io::Result<()> {
     let body = json!({"error": {"code": "method_not_allowed", "message": format!("this route takes {allow}")}});
@@ -373,12 +351,17 @@ fn respond_refused(
     exchange.respond(*status, &all, &[&jsonrpc::error(id, error)])
 }
 
-fn read_params<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {
-    serde_json::from_str(params.map_or("{}", RawValue::get))
-        .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))
+/// What is offered, in every revision. That a list is empty now does not mean that it stays so.
+fn capabilities() -> Value {
+    json!({
+        "tools": {"listChanged": true},
+        "prompts": {"listChanged": true},
+        "resources": {"listChanged": true},
+        "completions": {},
+    })
 }
 
 fn unknown_method(method: &str) -> ErrorObject {
-    let known = "initialize, ping, tools/list, tools/call";
+    let known = "initialize, ping, completion/complete and the methods of tools, prompts and resources";
     ErrorObject::new(METHOD_NOT_FOUND, format!("method not found: {method}; this server answers {known}"))
 }

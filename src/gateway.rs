@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod meta;
 pub mod names;
+pub mod offered;
 pub mod proxy;
 pub mod rewrite;
 pub mod snapshot;
@@ -22,18 +23,21 @@ use serde_json::{Map, Value, json};
 use crate::deadline::Deadline;
 use crate::endpoint::media;
 use crate::endpoint::outlet::Outlet;
-use crate::endpoint::service::{Answer, Service, ToolCall, encoded, unknown_tool};
+use crate::endpoint::service::{
+    Answer, Call, CallMethod, Payload, Service, encoded, unknown_prompt, unknown_resource, unknown_tool,
+};
 use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
 use crate::gateway::catalogue::Catalogue;
 use crate::gateway::proxy::Passage;
 use crate::gateway::rewrite::VIA;
+use crate::gateway::snapshot::{Snapshot, published_uri};
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
-
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
-use crate::mcp::Revision;
+use crate::mcp::{Listed, Revision};
 use crate::metrics::Route;
+use crate::registry::Instance;
 use crate::session::State;
 use crate::status::{Status, respond_json};
 
@@ -59,49 +63,76 @@ impl Service for GatewayService {
         self.catalogue.now().state
     }
 
-    fn list_tools(&self, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
         match self.catalogue.warm() {
-            Ok(snapshot) => Ok(snapshot.tools.bytes(revision)),
+            Ok(snapshot) => Ok(snapshot.list(listed, revision)),
             Err(_) => Err(ErrorObject::new(
                 INTERNAL_ERROR,
-                "the registry could not be read yet, so the tools are not known; ask again shortly (see /readyz)",
+                "the registry could not be read yet, so what there is is not known; ask again shortly (see /readyz)",
             )),
         }
     }
 
-    fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        let hand_on = |route: &snapshot::Route, outlet: &mut Outlet<'_, '_>| {
-            route.upstream.call_tool(&route.tool, call, deadline(route, call), outlet)
-        };
-        let mut snapshot = self.catalogue.now();
-        if let Some(route) = snapshot.route(&call.name) {
-            return hand_on(route, outlet);
+    fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        match call.method {
+            CallMethod::CallTool => self.call_tool(call, outlet),
+            CallMethod::GetPrompt | CallMethod::CompletePrompt => {
+                let snapshot = self.warm_if(|snapshot| snapshot.prompt(&call.name).is_some());
+                let route = snapshot.prompt(&call.name).ok_or_else(|| unknown_prompt(&call.name))?;
+                route.upstream.call(&route.name, call, call.deadline, outlet)
+            }
+            CallMethod::ReadResource | CallMethod::CompleteResource => {
+                let snapshot = self.warm_if(|snapshot| snapshot.resource(&call.name).is_some());
+                let route = snapshot.resource(&call.name).ok_or_else(|| unknown_resource(&call.name))?;
+                let answer = route.upstream.call(&route.name, call, call.deadline, outlet)?;
+                Ok(with_published_uris(answer, &route.upstream.instance))
+            }
         }
+    }
+
+    fn instructions(&self) -> &str {
+        INSTRUCTIONS
+    }
+}
+
+impl GatewayService {
+    fn call_tool(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         if meta::is_own_tool(&call.name) {
             let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
                 .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
             let result = meta::call(&self.catalogue, &call.name, &arguments, call.deadline);
             return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
         }
-        // The first catalogue may not be there yet: a tool of an instance is not unknown before it is.
-        if !self.catalogue.is_warm()
-            && let Ok(warm) = self.catalogue.warm()
-        {
-            snapshot = warm;
-        }
-        if let Some(route) = snapshot.route(&call.name) {
-            return hand_on(route, outlet);
+        let snapshot = self.warm_if(|snapshot| snapshot.tool(&call.name).is_some());
+        if let Some(route) = snapshot.tool(&call.name) {
+            return route.upstream.call(&route.name, call, deadline(route, call), outlet);
         }
         // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
-        if let Some(route) = snapshot.likely_route(&call.name) {
-            return hand_on(&route, outlet);
-        }
-        Err(unknown_tool(&call.name).into())
+        let route = snapshot.likely_route(&call.name).ok_or_else(|| unknown_tool(&call.name))?;
+        route.upstream.call(&route.name, call, call.deadline, outlet)
     }
 
-    fn instructions(&self) -> &str {
-        INSTRUCTIONS
+    /// The snapshot as it is where that will do; else the first whole one: what an instance has is not unknown before
+    /// the instance was heard.
+    fn warm_if(&self, will_do: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let snapshot = self.catalogue.now();
+        if will_do(&snapshot) || self.catalogue.is_warm() {
+            return snapshot;
+        }
+        self.catalogue.warm().unwrap_or(snapshot)
     }
+}
+
+/// What an instance read for us, under the URIs that our clients know.
+fn with_published_uris(answer: Payload, instance: &Instance) -> Payload {
+    let Ok(mut result) = serde_json::from_slice::<Value>(answer.as_bytes()) else { return answer };
+    let contents = result.get_mut("contents").and_then(Value::as_array_mut);
+    for content in contents.into_iter().flatten() {
+        if let Some(uri) = content.get("uri").and_then(Value::as_str) {
+            content["uri"] = published_uri(instance, uri).into();
+        }
+    }
+    Payload::Owned(jsonrpc::to_bytes(&result))
 }
 
 impl Site for GatewaySite {
@@ -180,7 +211,7 @@ impl GatewaySite {
 }
 
 /// The call's time, or what the tool asks for if that is more.
-fn deadline(route: &snapshot::Route, call: &ToolCall<'_>) -> Deadline {
+fn deadline(route: &snapshot::Route, call: &Call<'_>) -> Deadline {
     match route.timeout {
         Some(timeout) if timeout > call.deadline.limit() => Deadline::after(timeout),
         _ => call.deadline,

@@ -11,13 +11,15 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::Endpoint;
 use crate::endpoint::outlet::Outlet;
-use crate::endpoint::service::{Answer, Payload, Service, ToolCall, encoded, unknown_tool};
+use crate::endpoint::service::{
+    Answer, Call, CallMethod, Payload, Service, encoded, unknown_prompt, unknown_resource, unknown_tool,
+};
 use crate::front::Site;
 use crate::hash::fnv64;
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::jsonrpc::ErrorObject;
-use crate::mcp::{ListToolsResult, RawTool, Revision, Tool};
+use crate::mcp::{ListResult, Listed, RawObject, Revision, Tool};
 use crate::metrics::Route;
 use crate::session::State;
 use crate::skills::Skills;
@@ -28,7 +30,7 @@ use crate::status::Status;
 
 pub struct InstanceService {
     skills: Arc<Skills>,
-    listed: Mutex<Listed>,
+    lists: Mutex<Arc<Lists>>,
 }
 
 /// The routes of an instance's port.
@@ -37,10 +39,10 @@ pub struct InstanceSite {
     pub status: Status,
 }
 
-/// `tools/list`, encoded once for each tool set.
-struct Listed {
+/// What is listed, encoded once for each change.
+struct Lists {
     tools: Arc<ToolSet>,
-    result: ListToolsResult,
+    listed_tools: ListResult,
     state: State,
 }
 
@@ -49,41 +51,58 @@ const INSTRUCTIONS: &str = "This server runs the skills of one application. list
 
 impl InstanceService {
     pub fn new(skills: Arc<Skills>) -> InstanceService {
-        let listed = Mutex::new(Listed::of(skills.tools()));
-        InstanceService { skills, listed }
+        let lists = Mutex::new(Arc::new(Lists::of(skills.tools())));
+        InstanceService { skills, lists }
     }
 
-    /// The list for the tools as they are now.
-    fn listed(&self) -> (ListToolsResult, State) {
+    /// The lists as they are now.
+    fn lists(&self) -> Arc<Lists> {
         let tools = self.skills.tools();
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&listed.tools, &tools) {
-            *listed = Listed::of(tools);
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&lists.tools, &tools) {
+            *lists = Arc::new(Lists::of(tools));
         }
-        (listed.result.clone(), listed.state)
+        Arc::clone(&lists)
     }
 }
 
-impl Listed {
-    fn of(tools: Arc<ToolSet>) -> Listed {
+impl Lists {
+    fn of(tools: Arc<ToolSet>) -> Lists {
         let own = skill_tools();
-        let all: Vec<RawTool> = own.iter().chain(tools.tools.iter().map(|tool| &tool.tool)).map(Tool::raw).collect();
-        let result = ListToolsResult::encode(&all.iter().collect::<Vec<_>>());
+        let all: Vec<RawObject> = own.iter().chain(tools.tools.iter().map(|tool| &tool.tool)).map(Tool::raw).collect();
+        let listed_tools = ListResult::encode(Listed::Tools, &all.iter().collect::<Vec<_>>());
         let state = state_of(&tools);
-        Listed { tools, result, state }
+        Lists { tools, listed_tools, state }
     }
 }
 
 impl Service for InstanceService {
     fn state(&self) -> State {
-        self.listed().1
+        self.lists().state
     }
 
-    fn list_tools(&self, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
-        Ok(self.listed().0.bytes(revision))
+    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+        match listed {
+            Listed::Tools => Ok(self.lists().listed_tools.bytes(revision)),
+            other => Ok(ListResult::encode(other, &[]).bytes(revision)),
+        }
     }
 
-    fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+    fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        match call.method {
+            CallMethod::CallTool => self.call_tool(call, outlet),
+            CallMethod::GetPrompt | CallMethod::CompletePrompt => Err(unknown_prompt(&call.name).into()),
+            CallMethod::ReadResource | CallMethod::CompleteResource => Err(unknown_resource(&call.name).into()),
+        }
+    }
+
+    fn instructions(&self) -> &str {
+        INSTRUCTIONS
+    }
+}
+
+impl InstanceService {
+    fn call_tool(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         let arguments = call.arguments.unwrap_or("{}");
         if let Some(tool) = self.skills.tools().find(&call.name) {
             return self.run(tool, arguments, call, outlet);
@@ -101,14 +120,8 @@ impl Service for InstanceService {
         }
     }
 
-    fn instructions(&self) -> &str {
-        INSTRUCTIONS
-    }
-}
-
-impl InstanceService {
     /// Runs a tool's script while its client is watched and kept from giving up.
-    fn run(&self, tool: &SkillTool, arguments: &str, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+    fn run(&self, tool: &SkillTool, arguments: &str, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         let cancel = Arc::new(Cancel::new());
         let canceller = Arc::clone(&cancel);
         call.ticket.on_cancel(move || canceller.cancel());

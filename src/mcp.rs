@@ -80,6 +80,40 @@ pub struct CallToolParams<'a> {
     pub meta: Option<&'a RawValue>,
 }
 
+/// The params of `prompts/get` have the form of a call's.
+#[derive(Deserialize)]
+pub struct ReadResourceParams<'a> {
+    #[serde(borrow)]
+    pub uri: &'a RawValue,
+    #[serde(borrow, rename = "_meta")]
+    pub meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub struct CompleteParams<'a> {
+    #[serde(borrow, rename = "ref")]
+    pub reference: Reference<'a>,
+    pub argument: CompleteArgument,
+    #[serde(borrow, rename = "_meta")]
+    pub meta: Option<&'a RawValue>,
+}
+
+/// What is completed: an argument of a prompt (`ref/prompt`, by name) or a variable of a resource template
+/// (`ref/resource`, by URI).
+#[derive(Deserialize)]
+pub struct Reference<'a> {
+    #[serde(borrow)]
+    pub name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub uri: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub struct CompleteArgument {
+    pub name: String,
+    pub value: String,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallMeta<'a> {
@@ -176,7 +210,7 @@ pub enum Content {
 
 impl Tool {
     /// The same, member by member.
-    pub fn raw(&self) -> RawTool {
+    pub fn raw(&self) -> RawObject {
         serde_json::from_slice(&jsonrpc::to_bytes(self)).expect("a tool is an object")
     }
 }
@@ -204,18 +238,53 @@ impl CallToolResult {
     }
 }
 
-/// A tool as its server told it: members by name, values as they were written.
-pub type RawTool = BTreeMap<String, Box<RawValue>>;
+/// A tool, prompt or resource as its server told it: members by name, values as they were written.
+pub type RawObject = BTreeMap<String, Box<RawValue>>;
 
-/// The result of `tools/list`, encoded once for each revision: a server sends no member that a revision does not know.
+/// What a server lists, each kind with a method of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    Tools,
+    Prompts,
+    Resources,
+    ResourceTemplates,
+}
+
+impl Listed {
+    /// The member of the result that holds the list.
+    pub fn member(self) -> &'static str {
+        match self {
+            Listed::Tools => "tools",
+            Listed::Prompts => "prompts",
+            Listed::Resources => "resources",
+            Listed::ResourceTemplates => "resourceTemplates",
+        }
+    }
+
+    pub fn method(self) -> &'static str {
+        match self {
+            Listed::Tools => "tools/list",
+            Listed::Prompts => "prompts/list",
+            Listed::Resources => "resources/list",
+            Listed::ResourceTemplates => "resources/templates/list",
+        }
+    }
+
+    pub fn of_method(method: &str) -> Option<Listed> {
+        let all = [Listed::Tools, Listed::Prompts, Listed::Resources, Listed::ResourceTemplates];
+        all.into_iter().find(|listed| listed.method() == method)
+    }
+}
+
+/// The result of a list method, encoded once for each revision: a server sends no member that a revision does not know.
 #[derive(Clone)]
-pub struct ListToolsResult {
+pub struct ListResult {
     by_revision: [Arc<[u8]>; Revision::ALL.len()],
 }
 
-impl ListToolsResult {
-    pub fn encode(tools: &[&RawTool]) -> ListToolsResult {
-        ListToolsResult { by_revision: Revision::ALL.map(|revision| encode_tools(tools, revision).into()) }
+impl ListResult {
+    pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
+        ListResult { by_revision: Revision::ALL.map(|revision| encode_list(listed, objects, revision).into()) }
     }
 
     pub fn bytes(&self, revision: Revision) -> Arc<[u8]> {
@@ -223,22 +292,23 @@ impl ListToolsResult {
     }
 }
 
-/// Members of a tool that came later, with the revision they came with.
-const TOOL_MEMBERS: [(&str, Revision); 4] = [
+/// Members of tools, prompts and resources that came later, with the revision they came with.
+const LATER_MEMBERS: [(&str, Revision); 4] = [
     ("title", Revision::R2025_06_18),
     ("outputSchema", Revision::R2025_06_18),
     ("icons", Revision::R2025_11_25),
     ("execution", Revision::R2025_11_25),
 ];
 
-fn encode_tools(tools: &[&RawTool], revision: Revision) -> Vec<u8> {
-    let is_known = |member: &str| TOOL_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since);
-    let known = |tool: &&RawTool| -> BTreeMap<String, Box<RawValue>> {
-        tool.iter()
+fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Vec<u8> {
+    let is_known = |member: &str| LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since);
+    let known = |object: &&RawObject| -> RawObject {
+        object
+            .iter()
             .filter(|(member, _)| is_known(member))
             .map(|(member, value)| (member.clone(), value.clone()))
             .collect()
     };
-    let array = jsonrpc::to_bytes(&tools.iter().map(known).collect::<Vec<_>>());
-    [br#"{"tools":"#, array.as_slice(), b"}"].concat()
+    let array = jsonrpc::to_bytes(&objects.iter().map(known).collect::<Vec<_>>());
+    [br#"{""#, listed.member().as_bytes(), br#"":"#, array.as_slice(), b"}"].concat()
 }

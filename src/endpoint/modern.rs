@@ -20,15 +20,16 @@ use serde_json::{Map, Value, json};
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
-use crate::endpoint::service::{Answer, Failure, Payload, ToolCall};
-use crate::endpoint::{Endpoint, Refused, read_params, respond_refused, too_many_streams, tool_call};
+use crate::endpoint::params::{read, read_call};
+use crate::endpoint::service::{Answer, Failure, Payload, RESOURCE_NOT_FOUND};
+use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, too_many_streams};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::http::sse;
 use crate::hub::Told;
-use crate::jsonrpc::{self, ErrorObject, METHOD_NOT_FOUND, RequestId};
+use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
 use crate::limits::SSE_COMMENT_EVERY;
-use crate::mcp::{MODERN, PaginatedParams, Revision};
+use crate::mcp::{Listed, MODERN, Revision};
 use crate::os;
 
 const HEADER_MISMATCH: i32 = -32020;
@@ -61,6 +62,8 @@ struct WithMeta {
 struct Named<'a> {
     #[serde(borrow)]
     name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    uri: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +77,22 @@ struct ListenParams {
 struct Filter {
     #[serde(default)]
     tools_list_changed: bool,
+    #[serde(default)]
+    prompts_list_changed: bool,
+    #[serde(default)]
+    resources_list_changed: bool,
+}
+
+impl Filter {
+    /// What is asked for: the member that asks for it, and the notification that it is.
+    fn wanted(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let all = [
+            (self.tools_list_changed, "toolsListChanged", "notifications/tools/list_changed"),
+            (self.prompts_list_changed, "promptsListChanged", "notifications/prompts/list_changed"),
+            (self.resources_list_changed, "resourcesListChanged", "notifications/resources/list_changed"),
+        ];
+        all.into_iter().filter(|(wanted, ..)| *wanted).map(|(_, member, method)| (member, method))
+    }
 }
 
 /// Whether a request is of the stateless revision.
@@ -102,43 +121,41 @@ impl Endpoint {
             return self.listen(exchange, headers, id, params);
         }
         let mut outlet = Outlet::without_ids(exchange, headers);
-        let answer = match method {
-            "server/discover" => Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))),
-            "tools/list" => self.modern_list(params),
-            "tools/call" => self.modern_call(params, &mut outlet),
-            _ => {
-                let text = format!(
-                    "method not found: {method}; this server answers server/discover, tools/list, tools/call, subscriptions/listen"
-                );
-                let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));
-                return respond_refused(exchange, headers, Some(id), &refused);
+        let (answer, cacheable) = match method {
+            "server/discover" => (Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))), true),
+            "tools/call" | "prompts/get" | "completion/complete" => {
+                (self.modern_call(method, params, &mut outlet), false)
             }
+            "resources/read" => (self.modern_call(method, params, &mut outlet), true),
+            _ => match Listed::of_method(method) {
+                Some(listed) => (self.list(listed, Revision::NEWEST, params), true),
+                None => {
+                    let text = format!("method not found: {method}; server/discover tells what {MODERN} has here");
+                    let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));
+                    return respond_refused(exchange, headers, Some(id), &refused);
+                }
+            },
         };
-        write_answer(outlet, id, &answer, method != "tools/call")
+        write_answer(outlet, id, &answer, cacheable)
     }
 
     fn discovered(&self) -> Value {
         json!({
             "supportedVersions": supported_versions(),
-            "capabilities": {"tools": {"listChanged": true}},
+            "capabilities": capabilities(),
             "instructions": self.service.instructions(),
             "_meta": {SERVER_KEY: {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")}},
         })
     }
 
-    fn modern_list(&self, params: Option<&RawValue>) -> Answer {
-        let params: PaginatedParams = read_params(params)?;
-        if params.cursor.is_some() {
-            return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
-        }
-        Ok(Payload::Shared(self.service.list_tools(Revision::NEWEST)?))
-    }
-
-    fn modern_call(&self, params: Option<&RawValue>, outlet: &mut Outlet<'_, '_>) -> Answer {
+    fn modern_call(&self, method: &str, params: Option<&RawValue>, outlet: &mut Outlet<'_, '_>) -> Answer {
         // There is no message to cancel a call: its client closes the connection, which is watched.
         let ticket = Ticket::untracked();
-        let call: ToolCall<'_> = tool_call(params, &ticket, Deadline::after(self.call_timeout))?;
-        self.service.call_tool(&call, outlet)
+        let call = read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
+        self.service.call(&call, outlet).map_err(|failure| match failure {
+            Failure::Error(error) => Failure::Error(with_newer_code(error)),
+            cancelled => cancelled,
+        })
     }
 
     /// A stream of the changes that its client asked for, until that goes or we stop.
@@ -149,7 +166,7 @@ impl Endpoint {
         id: RequestId<'_>,
         params: Option<&RawValue>,
     ) -> io::Result<()> {
-        let ListenParams { notifications } = match read_params(params) {
+        let ListenParams { notifications } = match read(params) {
             Ok(params) => params,
             Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
         };
@@ -160,17 +177,18 @@ impl Endpoint {
         let mut all = SSE_HEADERS.to_vec();
         all.extend_from_slice(headers);
         exchange.start_stream(200, &all)?;
-        let honoured = if notifications.tools_list_changed { json!({"toolsListChanged": true}) } else { json!({}) };
+        let honoured: Map<String, Value> =
+            notifications.wanted().map(|(member, _)| (member.to_owned(), true.into())).collect();
         let acknowledged =
             notification("notifications/subscriptions/acknowledged", id, &json!({"notifications": honoured}));
         exchange.write(&[&sse::encode(None, &acknowledged)])?;
         loop {
             match stream.next(SSE_COMMENT_EVERY) {
-                Ok(event) if notifications.tools_list_changed && tells_of_tools(&event) => {
-                    let changed = notification("notifications/tools/list_changed", id, &json!({}));
-                    exchange.write(&[&sse::encode(None, &changed)])?;
+                Ok(event) => {
+                    for (_, method) in notifications.wanted().filter(|(_, method)| tells(&event, method)) {
+                        exchange.write(&[&sse::encode(None, &notification(method, id, &json!({})))])?;
+                    }
                 }
-                Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
                 Err(RecvTimeoutError::Disconnected) => {
                     let id_value = id_value(id);
@@ -181,6 +199,16 @@ impl Endpoint {
             }
         }
     }
+}
+
+/// A missing resource is one of the wrong params in this revision, and its former code must not be sent.
+fn with_newer_code(error: Payload) -> Payload {
+    let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(error.as_bytes()) else { return error };
+    if members.get("code").and_then(Value::as_i64) != Some(i64::from(RESOURCE_NOT_FOUND)) {
+        return error;
+    }
+    members.insert("code".to_owned(), INVALID_PARAMS.into());
+    Payload::Owned(jsonrpc::to_bytes(&members))
 }
 
 /// What the header fields and `_meta` must say before a method is looked at.
@@ -208,11 +236,12 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
     if request.header("mcp-method") != Some(method) {
         return mismatch(format!("the Mcp-Method header must be {method:?}, as in the body"));
     }
-    if method == "tools/call" {
-        let named: Named<'_> = read_params(params).map_err(|error| Refused(400, error))?;
+    if matches!(method, "tools/call" | "prompts/get" | "resources/read") {
+        let Named { name, uri } = read(params).map_err(|error| Refused(400, error))?;
+        let named = if method == "resources/read" { uri } else { name };
         let header = request.header("mcp-name").and_then(decoded);
-        if header.as_deref() != named.name.as_deref() || header.is_none() {
-            return mismatch("the Mcp-Name header must be params.name".to_owned());
+        if header.is_none() || header.as_deref() != named.as_deref() {
+            return mismatch("the Mcp-Name header must be params.name, or params.uri of a resource".to_owned());
         }
     }
     Ok(())
@@ -224,7 +253,7 @@ fn supported_versions() -> Vec<&'static str> {
 }
 
 fn meta(params: Option<&RawValue>) -> Result<Meta, ErrorObject> {
-    let with_meta: WithMeta = read_params(params)?;
+    let with_meta: WithMeta = read(params)?;
     Ok(with_meta.meta.unwrap_or_default())
 }
 
@@ -275,8 +304,8 @@ fn id_value(id: RequestId<'_>) -> Value {
 }
 
 /// The hub's events are written for sessions; here only their kind counts.
-fn tells_of_tools(event: &[u8]) -> bool {
-    event.windows(b"tools/list_changed".len()).any(|window| window == b"tools/list_changed")
+fn tells(event: &[u8], method: &str) -> bool {
+    event.windows(method.len()).any(|window| window == method.as_bytes())
 }
 
 /// Every result says of what type it is, and one that may be kept for how long; instances know nothing of that.

@@ -7,13 +7,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
-use crate::mcp::{CallToolResult, Revision};
+use crate::mcp::{CallToolResult, Listed, Revision};
 use crate::session::State;
 
 /// What is served: the tools of one instance, or of all.
@@ -21,18 +22,32 @@ pub trait Service: Send + Sync + 'static {
     /// Marks of the lists as they are now.
     fn state(&self) -> State;
 
-    /// The result of `tools/list`, encoded.
-    fn list_tools(&self, revision: Revision) -> Result<Arc<[u8]>, ErrorObject>;
+    /// The result of a list method, encoded.
+    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject>;
 
-    /// Runs a tool and waits for its result.
-    fn call_tool(&self, call: &ToolCall<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
+    /// Runs a tool, fills in a prompt, reads a resource or completes an argument, and waits for the result.
+    fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
 
     /// What an agent should know before it begins.
     fn instructions(&self) -> &str;
 }
 
-/// One `tools/call`, with the parts of it that a service may look at.
-pub struct ToolCall<'a> {
+/// The methods that work on one of the things that are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallMethod {
+    CallTool,
+    GetPrompt,
+    ReadResource,
+    /// Of a prompt's argument; the call's name is the prompt's.
+    CompletePrompt,
+    /// Of a template's variable; the call's name is the template.
+    CompleteResource,
+}
+
+/// One request for one of these, with the parts of it that a service may look at.
+pub struct Call<'a> {
+    pub method: CallMethod,
+    /// Of the tool or prompt; of a resource, the URI.
     pub name: Cow<'a, str>,
     /// The name as JSON text inside `params`, to be replaced there.
     pub name_text: &'a str,
@@ -80,7 +95,18 @@ impl From<ErrorObject> for Failure {
     }
 }
 
-impl ToolCall<'_> {
+impl CallMethod {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CallMethod::CallTool => "tools/call",
+            CallMethod::GetPrompt => "prompts/get",
+            CallMethod::ReadResource => "resources/read",
+            CallMethod::CompletePrompt | CallMethod::CompleteResource => "completion/complete",
+        }
+    }
+}
+
+impl Call<'_> {
     pub fn progress(&self) -> Progress {
         Progress::new(self.progress_token)
     }
@@ -94,3 +120,15 @@ pub fn encoded(result: &CallToolResult) -> Payload {
 pub fn unknown_tool(name: &str) -> ErrorObject {
     ErrorObject::invalid_params(format!("unknown tool: {name}; tools/list shows what there is"))
 }
+
+pub fn unknown_prompt(name: &str) -> ErrorObject {
+    ErrorObject::invalid_params(format!("unknown prompt: {name}; prompts/list shows what there is"))
+}
+
+/// The code is the one of revisions up to 2025-11-25; `endpoint/modern.rs` gives it the newer one.
+pub fn unknown_resource(uri: &str) -> ErrorObject {
+    let text = format!("there is no resource {uri}; resources/list and resources/templates/list show what there is");
+    ErrorObject::new(RESOURCE_NOT_FOUND, text).with_data(json!({"uri": uri}))
+}
+
+pub const RESOURCE_NOT_FOUND: i32 = -32002;

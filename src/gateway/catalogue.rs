@@ -14,18 +14,16 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 
-use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
 use crate::gateway::names;
-use crate::gateway::snapshot::{Snapshot, Told, tool_name};
+use crate::gateway::offered::Offered;
+use crate::gateway::snapshot::{Snapshot, Told};
 use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
-use crate::jsonrpc;
 use crate::limits::{
-    FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, TOOLS_PER_INSTANCE_MAX, WARM_UP_MAX,
-    WORKER_STOP_MAX,
+    FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WARM_UP_MAX, WORKER_STOP_MAX,
 };
-use crate::mcp::RawTool;
+use crate::mcp::RawObject;
 use crate::metrics;
 use crate::registry::store::Store;
 use crate::registry::{Instance, View};
@@ -42,7 +40,7 @@ pub struct Catalogue {
 pub struct CatalogueSettings {
     pub store: Store,
     /// The gateway's own tools, which come first.
-    pub own_tools: Vec<RawTool>,
+    pub own_tools: Vec<RawObject>,
     /// `--tool-list meta`: list the own tools alone; the others can be called all the same.
     pub own_tools_only: bool,
     /// Holds the token for instances of our own kind.
@@ -57,7 +55,7 @@ enum Order {
     View(Arc<View>),
     Fetched {
         key: Key,
-        tools: Option<Vec<RawTool>>,
+        offered: Option<Offered>,
     },
     /// Something was loaded there: ask again soon.
     AskAgain {
@@ -158,8 +156,8 @@ struct Builder {
 
 struct Known {
     upstream: Arc<Upstream>,
-    tools: Vec<RawTool>,
-    /// The revision that `tools` were read for.
+    offered: Offered,
+    /// The revision that this was read for.
     revision: String,
     /// It has told its tools, or failed to, at least once.
     answered: bool,
@@ -194,7 +192,7 @@ impl Work for Builder {
                 self.view = Some(view);
                 self.read_tools();
             }
-            Order::Fetched { key, tools } => self.take_fetched(&key, tools),
+            Order::Fetched { key, offered } => self.take_fetched(&key, offered),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
             Order::Flush(waiting) => {
                 let _ = waiting.send(());
@@ -231,7 +229,7 @@ impl Builder {
         }
     }
 
-    fn take_fetched(&mut self, key: &Key, tools: Option<Vec<RawTool>>) {
+    fn take_fetched(&mut self, key: &Key, offered: Option<Offered>) {
         let Some(known) = self.known.get_mut(key) else { return };
         // It may have published its list meanwhile, which counts more than an answer that is older.
         if matches!(known.fetch, Fetch::NotNeeded) {
@@ -239,8 +237,8 @@ impl Builder {
         }
         known.answered = true;
         known.fetch = Fetch::Due(Instant::now() + TOOLS_FETCH_EVERY);
-        if let Some(tools) = tools {
-            known.tools = at_most(tools, &known.upstream.instance);
+        if let Some(offered) = offered {
+            known.offered = offered.bounded(&known.upstream.instance);
         }
     }
 
@@ -266,9 +264,9 @@ impl Builder {
             let (key, upstream, out) = (key.clone(), Arc::clone(&known.upstream), self.out.clone());
             let name = format!("fetch-{}", names::short(&key.0));
             let started = worker::spawn(&name, move || {
-                let tools = fetch(&upstream);
+                let offered = Offered::fetch(&upstream);
                 if let Some(out) = out.upgrade() {
-                    out.send(Order::Fetched { key, tools });
+                    out.send(Order::Fetched { key, offered });
                 }
             });
             if started.is_err() {
@@ -286,13 +284,13 @@ impl Builder {
             .instances
             .iter()
             .filter_map(|instance| self.known.get(&key_of(instance)))
-            .map(|known| Told { upstream: &known.upstream, tools: &known.tools })
+            .map(|known| Told { upstream: &known.upstream, offered: &known.offered })
             .collect();
         self.complete = self.complete || (view.complete && self.known.values().all(|known| known.answered));
         let CatalogueSettings { own_tools, own_tools_only, .. } = &self.settings;
         let snapshot = Snapshot::build(own_tools, *own_tools_only, &told, self.complete);
         metrics::instances(view.instances.iter().map(|instance| instance.dcc()));
-        metrics::TOOLS.set(snapshot.routes.len() as i64);
+        metrics::TOOLS.set(snapshot.tool_count() as i64);
         let state = snapshot.state;
         out.put(snapshot);
         self.hub.publish(state);
@@ -302,7 +300,13 @@ impl Builder {
 impl Known {
     fn new(instance: Arc<Instance>, access: &Arc<Access>) -> Known {
         let upstream = Arc::new(Upstream::new(instance, access));
-        Known { upstream, tools: Vec::new(), revision: String::new(), answered: false, fetch: Fetch::NotNeeded }
+        Known {
+            upstream,
+            offered: Offered::default(),
+            revision: String::new(),
+            answered: false,
+            fetch: Fetch::NotNeeded,
+        }
     }
 
     /// Reads the published list if it is another than the one we have; without one, asking is due.
@@ -314,8 +318,8 @@ impl Known {
         let publishes = !entry.tools_revision.is_empty();
         let published = publishes.then(|| read_published(store, &entry.instance_id)).flatten();
         match published {
-            Some(tools) => {
-                self.tools = at_most(tools, &self.upstream.instance);
+            Some(offered) => {
+                self.offered = offered.bounded(&self.upstream.instance);
                 self.revision = entry.tools_revision.clone();
                 self.answered = true;
                 self.fetch = Fetch::NotNeeded;
@@ -331,50 +335,12 @@ fn key_of(instance: &Instance) -> Key {
     (entry.instance_id.clone(), entry.mcp_url.clone(), entry.pid)
 }
 
-fn read_published(store: &Store, instance_id: &str) -> Option<Vec<RawTool>> {
+fn read_published(store: &Store, instance_id: &str) -> Option<Offered> {
     match store.read_tools(instance_id) {
-        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+        Ok(bytes) => Offered::parse(&bytes),
         Err(error) => {
             log::debug!("event=tool_list_unreadable instance={instance_id} error=\"{error}\"");
             None
         }
     }
-}
-
-fn at_most(mut tools: Vec<RawTool>, instance: &Instance) -> Vec<RawTool> {
-    if tools.len() > TOOLS_PER_INSTANCE_MAX {
-        let id = &instance.entry.instance_id;
-        log::warn!("event=too_many_tools instance={id} tools={} limit={TOOLS_PER_INSTANCE_MAX}", tools.len());
-        tools.truncate(TOOLS_PER_INSTANCE_MAX);
-    }
-    tools
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ToolsPage {
-    tools: Vec<RawTool>,
-    next_cursor: Option<String>,
-}
-
-/// Asks an instance for all pages of its tools. The tools that the gateway has itself are left out.
-fn fetch(upstream: &Upstream) -> Option<Vec<RawTool>> {
-    let deadline = Deadline::after(TOOLS_FETCH_TIME_MAX);
-    let mut tools = Vec::new();
-    let mut cursor: Option<String> = None;
-    while tools.len() <= TOOLS_PER_INSTANCE_MAX {
-        let params =
-            cursor.map_or_else(|| b"{}".to_vec(), |cursor| jsonrpc::to_bytes(&serde_json::json!({"cursor": cursor})));
-        let page = upstream.ask("tools/list", &params, deadline).map_err(|error| {
-            log::debug!("event=tools_not_told instance={} error=\"{error}\"", upstream.instance.entry.instance_id);
-        });
-        let page: ToolsPage = serde_json::from_slice(&page.ok()?).ok()?;
-        let own = crate::gateway::meta::is_own_tool;
-        tools.extend(page.tools.into_iter().filter(|tool| tool_name(tool).is_some_and(|name| !own(&name))));
-        match page.next_cursor {
-            Some(next) => cursor = Some(next),
-            None => break,
-        }
-    }
-    Some(tools)
 }

@@ -21,7 +21,7 @@ use crate::gateway::names;
 use crate::gateway::snapshot::{Member, Snapshot};
 use crate::jsonrpc;
 use crate::limits::{FAN_OUT_THREADS_MAX, FAN_OUT_TIME_MAX};
-use crate::mcp::{CallToolResult, RawTool, Tool, ToolAnnotations};
+use crate::mcp::{CallToolResult, RawObject, Tool, ToolAnnotations};
 use crate::skills::tools::skill_tools;
 use crate::worker;
 
@@ -32,7 +32,7 @@ const INSTANCE_TOOLS: [&str; 3] = ["list_dcc_instances", "get_dcc_instance", "co
 type Arguments = Map<String, Value>;
 
 /// The definitions, as `tools/list` shows them.
-pub fn own_tools() -> Vec<RawTool> {
+pub fn own_tools() -> Vec<RawObject> {
     let skills = skill_tools().into_iter().map(with_routing_arguments);
     instance_tools().into_iter().chain(skills).map(|tool| tool.raw()).collect()
 }

@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use serde_json::value::to_raw_value;
 
-use crate::endpoint::service::ToolCall;
+use crate::endpoint::service::Call;
 use crate::jsonrpc::{self, Message};
-use crate::mcp::RawTool as RawObject;
+use crate::mcp::RawObject;
 
 /// Told with every request of a gateway (RFC 9110, section 7.6.3), so that one that comes back to a gateway is known.
 pub const VIA: (&str, &str) = ("Via", "1.1 dcc-mcp-gateway");
@@ -40,9 +40,9 @@ pub fn request_text(id: u64, method: &str, params: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The client's params with the instance's own name for the tool, and our id as progress token.
-pub fn rewritten_params(call: &ToolCall<'_>, tool: &str, id: u64) -> Vec<u8> {
-    let name = jsonrpc::to_bytes(&tool);
+/// The client's params with the instance's own name or URI, and our id as progress token.
+pub fn rewritten_params(call: &Call<'_>, name: &str, id: u64) -> Vec<u8> {
+    let name = jsonrpc::to_bytes(&name);
     let name = String::from_utf8_lossy(&name);
     let meta = call.meta.filter(|meta| meta.contains(RESERVED)).map(|meta| without_reserved(meta, call, id));
     let token = id.to_string();
@@ -61,7 +61,7 @@ pub fn rewritten_params(call: &ToolCall<'_>, tool: &str, id: u64) -> Vec<u8> {
 /// What MCP itself puts into `_meta` is between one client and one server: an instance has a session with us.
 const RESERVED: &str = "io.modelcontextprotocol/";
 
-fn without_reserved(meta: &str, call: &ToolCall<'_>, id: u64) -> String {
+fn without_reserved(meta: &str, call: &Call<'_>, id: u64) -> String {
     let mut members: RawObject = serde_json::from_str(meta).unwrap_or_default();
     members.retain(|member, _| !member.starts_with(RESERVED));
     if call.progress().is_wanted()

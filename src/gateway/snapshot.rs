@@ -13,10 +13,11 @@ use serde_json::value::to_raw_value;
 use serde_json::{Map, Value};
 
 use crate::gateway::names;
+use crate::gateway::offered::{Offered, text_of};
 use crate::gateway::upstream::Upstream;
 use crate::hash::fnv64;
 use crate::limits::SCRIPT_TIME_MAX;
-use crate::mcp::{ListToolsResult, RawTool, Revision};
+use crate::mcp::{ListResult, Listed, RawObject, Revision};
 use crate::registry::Instance;
 use crate::registry::entry::Status;
 use crate::session::State;
@@ -25,12 +26,21 @@ use crate::session::State;
 pub struct Snapshot {
     /// By application type, then id.
     pub members: Vec<Arc<Member>>,
-    pub routes: HashMap<String, Route>,
-    /// The result of `tools/list`.
-    pub tools: ListToolsResult,
+    tool_routes: HashMap<String, Route>,
+    prompt_routes: HashMap<String, Route>,
+    /// Instances by the resources that only they list.
+    owners: HashMap<String, Option<Arc<Upstream>>>,
+    lists: Lists,
     pub state: State,
     /// Every instance of the first view has told its tools, or failed to.
     pub complete: bool,
+}
+
+struct Lists {
+    tools: ListResult,
+    prompts: ListResult,
+    resources: ListResult,
+    resource_templates: ListResult,
 }
 
 /// One live instance and how to reach it.
@@ -44,16 +54,50 @@ pub struct Member {
 
 pub struct Route {
     pub upstream: Arc<Upstream>,
-    /// The instance's own name for it.
-    pub tool: String,
-    /// What the tool itself asks for, where that is more than a call gets otherwise.
+    /// The instance's own name for it; of a resource, its URI.
+    pub name: String,
+    /// What a tool itself asks for, where that is more than a call gets otherwise.
     pub timeout: Option<Duration>,
 }
 
 impl Snapshot {
     /// Where a published tool is.
-    pub fn route(&self, published: &str) -> Option<&Route> {
-        self.routes.get(published)
+    pub fn tool(&self, published: &str) -> Option<&Route> {
+        self.tool_routes.get(published)
+    }
+
+    /// Where a published prompt is.
+    pub fn prompt(&self, published: &str) -> Option<&Route> {
+        self.prompt_routes.get(published)
+    }
+
+    /// Where a resource is: `dcc://<instance id>/<its own URI>`, or its own URI where only one instance lists that, since
+    /// results of tools name resources as their instance does.
+    pub fn resource(&self, uri: &str) -> Option<Route> {
+        let (upstream, name) = match uri.strip_prefix(SCHEME) {
+            Some(rest) => {
+                let (id, name) = rest.split_once('/')?;
+                (self.members.iter().find(|member| member.id() == id).map(|member| &member.upstream)?, name)
+            }
+            None => (self.owners.get(uri)?.as_ref()?, uri),
+        };
+        Some(Route { upstream: Arc::clone(upstream), name: name.to_owned(), timeout: None })
+    }
+
+    /// A list, encoded.
+    pub fn list(&self, listed: Listed, revision: Revision) -> Arc<[u8]> {
+        match listed {
+            Listed::Tools => &self.lists.tools,
+            Listed::Prompts => &self.lists.prompts,
+            Listed::Resources => &self.lists.resources,
+            Listed::ResourceTemplates => &self.lists.resource_templates,
+        }
+        .bytes(revision)
+    }
+
+    /// Tools of instances.
+    pub fn tool_count(&self) -> usize {
+        self.tool_routes.len()
     }
 
     /// Where a tool would be that this snapshot does not know: `{short}__{tool}` names the one instance to ask, which may
@@ -62,7 +106,7 @@ impl Snapshot {
         let (short, tool) = published.split_once("__")?;
         let mut members = self.members.iter().filter(|member| names::short(member.id()) == short);
         let (Some(member), None) = (members.next(), members.next()) else { return None };
-        Some(Route { upstream: Arc::clone(&member.upstream), tool: tool.to_owned(), timeout: None })
+        Some(Route { upstream: Arc::clone(&member.upstream), name: tool.to_owned(), timeout: None })
     }
 
     /// The members whose id begins with `prefix`; the one whose whole id it is, even where others begin with that.
@@ -82,24 +126,44 @@ impl Snapshot {
 
     /// Of the gateway's own tools and what the instances told; `own_tools_only` keeps the latter from the list, not from
     /// being called.
-    pub fn build(own_tools: &[RawTool], own_tools_only: bool, instances: &[Told<'_>], complete: bool) -> Snapshot {
-        let mut listed: Vec<&RawTool> = own_tools.iter().collect();
-        let mut published = Vec::new();
-        let mut routes = HashMap::new();
+    pub fn build(own_tools: &[RawObject], own_tools_only: bool, instances: &[Told<'_>], complete: bool) -> Snapshot {
+        let (mut tools, mut prompts, mut resources, mut templates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut tool_routes, mut prompt_routes, mut owners) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut members = Vec::new();
         for told in instances {
-            let named = publish(told, &mut routes);
-            let tools = named.iter().map(|(name, tool, _)| (name.clone(), tool.clone())).collect();
-            let slowest_tool = told.tools.iter().filter_map(timeout_of).max().unwrap_or_default();
-            members.push(Arc::new(Member { upstream: Arc::clone(told.upstream), tools, slowest_tool }));
-            published.extend(named.into_iter().map(|(_, _, raw)| raw));
+            let named = publish(told, &told.offered.tools, &mut tool_routes);
+            let names = named.iter().map(|(name, tool, _)| (name.clone(), tool.clone())).collect();
+            let slowest_tool = told.offered.tools.iter().filter_map(timeout_of).max().unwrap_or_default();
+            members.push(Arc::new(Member { upstream: Arc::clone(told.upstream), tools: names, slowest_tool }));
+            tools.extend(named.into_iter().map(|(_, _, raw)| raw));
+            prompts.extend(publish(told, &told.offered.prompts, &mut prompt_routes).into_iter().map(|(_, _, raw)| raw));
+            for (uri, resource) in addressed(told, &told.offered.resources, "uri") {
+                owners.entry(uri).and_modify(|owner| *owner = None).or_insert_with(|| Some(Arc::clone(told.upstream)));
+                resources.push(resource);
+            }
+            templates.extend(addressed(told, &told.offered.resource_templates, "uriTemplate").map(|(_, raw)| raw));
         }
-        if !own_tools_only {
-            listed.extend(&published);
+        let listed = own_tools.iter().chain(tools.iter().filter(|_| !own_tools_only)).collect::<Vec<_>>();
+        let encode = |listed, objects: &[RawObject]| ListResult::encode(listed, &objects.iter().collect::<Vec<_>>());
+        let lists = Lists {
+            tools: ListResult::encode(Listed::Tools, &listed),
+            prompts: encode(Listed::Prompts, &prompts),
+            resources: encode(Listed::Resources, &resources),
+            resource_templates: encode(Listed::ResourceTemplates, &templates),
+        };
+        let state = lists.state();
+        Snapshot { members, tool_routes, prompt_routes, owners, lists, state, complete }
+    }
+}
+
+impl Lists {
+    fn state(&self) -> State {
+        let mark = |list: &ListResult| fnv64(&list.bytes(Revision::NEWEST)) as u32;
+        State {
+            tools: mark(&self.tools),
+            prompts: mark(&self.prompts),
+            resources: mark(&self.resources) ^ mark(&self.resource_templates).rotate_left(1),
         }
-        let tools = ListToolsResult::encode(&listed);
-        let state = State { tools: fnv64(&tools.bytes(Revision::NEWEST)) as u32, ..State::default() };
-        Snapshot { members, routes, tools, state, complete }
     }
 }
 
@@ -138,56 +202,84 @@ impl Member {
     }
 }
 
-/// An instance with its tools, on the way into a snapshot.
+/// An instance with what it offers, on the way into a snapshot.
 pub struct Told<'b> {
     pub upstream: &'b Arc<Upstream>,
-    pub tools: &'b [RawTool],
+    pub offered: &'b Offered,
 }
 
-/// Names the tools of one instance, sorted by their own names, and enters their routes.
-fn publish(told: &Told<'_>, routes: &mut HashMap<String, Route>) -> Vec<(String, String, RawTool)> {
+/// Begins the URI of every resource of an instance.
+const SCHEME: &str = "dcc://";
+
+/// The URI under which a resource of an instance is published.
+pub fn published_uri(instance: &Instance, uri: &str) -> String {
+    format!("{SCHEME}{}/{uri}", instance.entry.instance_id)
+}
+
+/// Names the tools or prompts of one instance, sorted by their own names, and enters their routes.
+fn publish(
+    told: &Told<'_>,
+    objects: &[RawObject],
+    routes: &mut HashMap<String, Route>,
+) -> Vec<(String, String, RawObject)> {
     let entry = &told.upstream.instance.entry;
-    let mut tools: Vec<(String, &RawTool)> =
-        told.tools.iter().filter_map(|tool| Some((tool_name(tool)?, tool))).collect();
-    tools.sort_by(|left, right| left.0.cmp(&right.0));
-    let originals: Vec<&str> = tools.iter().map(|(name, _)| name.as_str()).collect();
+    let mut named: Vec<(String, &RawObject)> =
+        objects.iter().filter_map(|object| Some((text_of(object, "name")?, object))).collect();
+    named.sort_by(|left, right| left.0.cmp(&right.0));
+    let originals: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
     let names = names::publish(&names::short(&entry.instance_id), &originals);
     let mut published = Vec::new();
-    for ((original, tool), name) in tools.iter().zip(names) {
+    for ((original, object), name) in named.iter().zip(names) {
         let Some(mut name) = name else { continue };
         if routes.contains_key(&name) {
             name = names::beside(&entry.instance_id, &name, original);
         }
         let upstream = Arc::clone(told.upstream);
-        let route = Route { upstream, tool: original.clone(), timeout: timeout_of(tool) };
-        routes.insert(name.clone(), route);
-        published.push((name.clone(), original.clone(), renamed(tool, &name, original, &told.upstream.instance)));
+        routes.insert(name.clone(), Route { upstream, name: original.clone(), timeout: timeout_of(object) });
+        let raw = renamed(object, ("name", &name), ("io.dcc-mcp/tool", original), &told.upstream.instance);
+        published.push((name, original.clone(), raw));
     }
     published
 }
 
-/// The tool under its published name; where it comes from is told in `_meta`.
-fn renamed(tool: &RawTool, published: &str, original: &str, instance: &Instance) -> RawTool {
-    let mut tool = tool.clone();
-    let meta = tool.get("_meta").and_then(|meta| serde_json::from_str(meta.get()).ok());
+/// Resources or templates of one instance, sorted, each with its own URI.
+fn addressed<'o>(
+    told: &Told<'o>,
+    objects: &'o [RawObject],
+    member: &'static str,
+) -> impl Iterator<Item = (String, RawObject)> + use<'o> {
+    let instance = &told.upstream.instance;
+    let mut sorted: Vec<(String, &RawObject)> =
+        objects.iter().filter_map(|object| Some((text_of(object, member)?, object))).collect();
+    sorted.sort_by(|left, right| left.0.cmp(&right.0));
+    sorted.into_iter().map(move |(uri, object)| {
+        let raw = renamed(object, (member, &published_uri(instance, &uri)), ("io.dcc-mcp/uri", &uri), instance);
+        (uri, raw)
+    })
+}
+
+/// The object under its published name; where it comes from is told in `_meta`.
+fn renamed(
+    object: &RawObject,
+    (member, published): (&str, &str),
+    (original_key, original): (&str, &str),
+    instance: &Instance,
+) -> RawObject {
+    let mut object = object.clone();
+    let meta = object.get("_meta").and_then(|meta| serde_json::from_str(meta.get()).ok());
     let mut meta: Map<String, Value> = meta.unwrap_or_default();
-    meta.insert("io.dcc-mcp/tool".to_owned(), original.into());
+    meta.insert(original_key.to_owned(), original.into());
     meta.insert("io.dcc-mcp/instance".to_owned(), instance.entry.instance_id.as_str().into());
     meta.insert("io.dcc-mcp/dcc".to_owned(), instance.dcc().into());
-    for (member, value) in [("name", to_raw_value(published)), ("_meta", to_raw_value(&meta))] {
-        tool.insert(member.to_owned(), value.expect("strings and maps of strings encode"));
+    for (member, value) in [(member, to_raw_value(published)), ("_meta", to_raw_value(&meta))] {
+        object.insert(member.to_owned(), value.expect("strings and maps of strings encode"));
     }
-    tool
+    object
 }
 
 /// `io.dcc-mcp/timeout-secs` in `_meta`, as instances of ours tell it of tools that take long.
-fn timeout_of(tool: &RawTool) -> Option<Duration> {
+fn timeout_of(tool: &RawObject) -> Option<Duration> {
     let meta: Map<String, Value> = serde_json::from_str(tool.get("_meta")?.get()).ok()?;
     let seconds = meta.get("io.dcc-mcp/timeout-secs")?.as_f64()?;
     (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(SCRIPT_TIME_MAX).min(SCRIPT_TIME_MAX))
-}
-
-/// The name under which its instance knows a tool.
-pub fn tool_name(tool: &RawTool) -> Option<String> {
-    serde_json::from_str(tool.get("name")?.get()).ok()
 }

@@ -11,16 +11,16 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
 use crate::endpoint::outlet::Outlet;
-use crate::endpoint::service::{Answer, Failure, Payload, ToolCall};
+use crate::endpoint::service::{Answer, Call, CallMethod, Failure, Payload, encoded};
 use crate::gateway::rewrite::{Response, VIA, error_message, request_text, response_in, rewritten_params};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::{Client, NoClient, Waiting};
@@ -28,9 +28,9 @@ use crate::http::client::{Outgoing, Pool};
 use crate::http::client_error::ClientError;
 use crate::http::reply::{Reply, Wake};
 use crate::http::sse::Decoder;
-use crate::jsonrpc::{self, Message};
+use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::{BODY_BYTES_MAX, FAN_OUT_TIME_MAX};
-use crate::mcp::Revision;
+use crate::mcp::{CallToolResult, Revision};
 use crate::metrics::{self, Outcome};
 use crate::registry::entry::split_url;
 use crate::registry::{Instance, Origin};
@@ -57,12 +57,15 @@ struct Link {
 struct UpstreamSession {
     id: Option<String>,
     revision: String,
+    capabilities: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct InitializeResult {
     protocol_version: String,
+    #[serde(default)]
+    capabilities: Map<String, Value>,
 }
 
 impl Upstream {
@@ -105,18 +108,37 @@ impl Upstream {
         Some(format!("Bearer {token}"))
     }
 
-    /// Hands a tool call on under the instance's own name for the tool, and relays what comes back.
-    pub fn call_tool(
+    /// Hands a call on under the instance's own name for what it is about, and relays what comes back.
+    pub fn call(
         self: &Arc<Self>,
-        tool: &str,
-        call: &ToolCall<'_>,
+        name: &str,
+        call: &Call<'_>,
         deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         let started = Instant::now();
         let _counted = self.count();
-        let result = self.forward(tool, call, deadline, outlet);
-        let outcome = match &result {
+        let result = self.forward(name, call, deadline, outlet);
+        self.record(call.method, &result, started.elapsed());
+        match result {
+            Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),
+            Ok(Response { text, part, is_error: true }) => Err(Failure::Error(Payload::Part(text, part))),
+            Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
+            Err(error) => {
+                log::warn!("event=call_failed instance={} error=\"{error}\"", self.instance.entry.instance_id);
+                self.failed(call.method, &error)
+            }
+        }
+    }
+
+    fn record(&self, method: CallMethod, result: &Result<Response, UpstreamError>, time: Duration) {
+        if let Some(kind) = result.as_ref().err().and_then(UpstreamError::kind) {
+            metrics::UPSTREAM_ERRORS.record(kind);
+        }
+        if method != CallMethod::CallTool {
+            return;
+        }
+        let outcome = match result {
             Ok(response) if response.is_error => Outcome::Refused,
             Ok(response) if response.says_tool_failed() => Outcome::ToolError,
             Ok(_) => Outcome::Ok,
@@ -124,24 +146,21 @@ impl Upstream {
             Err(UpstreamError::Http(ClientError::Timeout { .. })) => Outcome::Timeout,
             Err(_) => Outcome::Unreachable,
         };
-        if let Some(kind) = result.as_ref().err().and_then(UpstreamError::kind) {
-            metrics::UPSTREAM_ERRORS.record(kind);
-        }
-        metrics::TOOL_CALLS.record(&self.instance.entry.dcc_type, outcome, started.elapsed());
-        match result {
-            Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),
-            Ok(Response { text, part, is_error: true }) => Err(Failure::Error(Payload::Part(text, part))),
-            Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
-            Err(error) => {
-                log::warn!("event=call_failed instance={} error=\"{error}\"", self.instance.entry.instance_id);
-                Ok(Payload::Owned(jsonrpc::to_bytes(&self.failed(&error))))
-            }
+        metrics::TOOL_CALLS.record(&self.instance.entry.dcc_type, outcome, time);
+    }
+
+    /// Which instance failed, how, and what can be done: for a model to read where it called a tool.
+    fn failed(&self, method: CallMethod, error: &UpstreamError) -> Answer {
+        let text = format!("{}: {error}", self.instance.describe());
+        match method {
+            CallMethod::CallTool => Ok(encoded(&CallToolResult::failed(text))),
+            _ => Err(ErrorObject::new(INTERNAL_ERROR, text).into()),
         }
     }
 
-    /// The result that tells a model which instance failed, how, and what can be done.
-    pub fn failed(&self, error: &UpstreamError) -> crate::mcp::CallToolResult {
-        crate::mcp::CallToolResult::failed(format!("{}: {error}", self.instance.describe()))
+    /// Whether the instance said at our handshake that it has this capability.
+    pub fn offers(&self, capability: &str, deadline: Deadline) -> Result<bool, UpstreamError> {
+        Ok(self.session(deadline, &mut NoClient)?.capabilities.contains_key(capability))
     }
 
     /// A request of the gateway's own: the text of its `result`.
@@ -171,19 +190,19 @@ impl Upstream {
 
     fn forward(
         self: &Arc<Self>,
-        tool: &str,
-        call: &ToolCall<'_>,
+        name: &str,
+        call: &Call<'_>,
         deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Response, UpstreamError> {
         let mut client = Client { outlet, progress: call.progress(), ticket: call.ticket };
         let session = self.session(deadline, &mut client)?;
-        match self.forward_once(&session, tool, call, deadline, &mut client) {
+        match self.forward_once(&session, name, call, deadline, &mut client) {
             // The instance was restarted under the same address: the request was not taken, so it may be repeated.
             Err(UpstreamError::Status(404)) if session.id.is_some() => {
                 self.forget(&session);
                 let session = self.session(deadline, &mut client)?;
-                self.forward_once(&session, tool, call, deadline, &mut client)
+                self.forward_once(&session, name, call, deadline, &mut client)
             }
             result => result,
         }
@@ -192,13 +211,13 @@ impl Upstream {
     fn forward_once(
         self: &Arc<Self>,
         session: &Arc<UpstreamSession>,
-        tool: &str,
-        call: &ToolCall<'_>,
+        name: &str,
+        call: &Call<'_>,
         deadline: Deadline,
         client: &mut Client<'_, '_, '_>,
     ) -> Result<Response, UpstreamError> {
         let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
-        let message = request_text(id, "tools/call", &rewritten_params(call, tool, id));
+        let message = request_text(id, call.method.as_str(), &rewritten_params(call, name, id));
         let mut reply = self.send(session, &message, deadline, false)?;
         let canceller = reply.canceller();
         let (upstream, cancelled_session) = (Arc::clone(self), Arc::clone(session));
@@ -241,7 +260,7 @@ impl Upstream {
             "capabilities": {},
             "clientInfo": {"name": "dcc-mcp-server", "version": env!("CARGO_PKG_VERSION")},
         });
-        let none = UpstreamSession { id: None, revision: String::new() };
+        let none = UpstreamSession { id: None, revision: String::new(), capabilities: Map::new() };
         let message = request_text(id, "initialize", &jsonrpc::to_bytes(&params));
         let mut reply = self.send(&none, &message, deadline, true)?;
         client.waits_for(&reply);
@@ -254,7 +273,7 @@ impl Upstream {
             .map_err(|_| UpstreamError::NotMcp("initialize was answered without a version"))?;
         let id = reply.head().header("mcp-session-id").map(str::to_owned);
         drop(reply);
-        let session = UpstreamSession { id, revision: result.protocol_version };
+        let session = UpstreamSession { id, revision: result.protocol_version, capabilities: result.capabilities };
         self.notify(&session, &jsonrpc::notification("notifications/initialized", None), deadline)?;
         Ok(session)
     }

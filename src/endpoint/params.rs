@@ -1,0 +1,66 @@
+//! Reading the params of requests, and of calls into the parts that a service may look at.
+//!
+//! **Invariant**: what is replaced later (name, progress token) is remembered as the very text inside the params.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::deadline::Deadline;
+use crate::endpoint::calls::Ticket;
+use crate::endpoint::service::{Call, CallMethod};
+use crate::jsonrpc::ErrorObject;
+use crate::mcp::{CallMeta, CallToolParams, CompleteParams, ReadResourceParams};
+
+/// The params of a method as its type; missing params are an empty object.
+pub fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {
+    serde_json::from_str(params.map_or("{}", RawValue::get))
+        .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))
+}
+
+/// The params of `tools/call`, `prompts/get`, `resources/read` or `completion/complete`.
+pub fn read_call<'a>(
+    method: &str,
+    params: Option<&'a RawValue>,
+    ticket: &'a Ticket<'a>,
+    deadline: Deadline,
+) -> Result<Call<'a>, ErrorObject> {
+    let (method, name, arguments, meta) = match method {
+        "resources/read" => {
+            let params: ReadResourceParams<'_> = read(params)?;
+            (CallMethod::ReadResource, params.uri, None, params.meta)
+        }
+        "completion/complete" => {
+            let read: CompleteParams<'_> = read(params)?;
+            match (read.reference.name, read.reference.uri) {
+                (Some(name), None) => (CallMethod::CompletePrompt, name, None, read.meta),
+                (None, Some(uri)) => (CallMethod::CompleteResource, uri, None, read.meta),
+                _ => return Err(ErrorObject::invalid_params("\"ref\" must name a prompt or the URI of a template")),
+            }
+        }
+        method => {
+            let params: CallToolParams<'_> = read(params)?;
+            let method = if method == "prompts/get" { CallMethod::GetPrompt } else { CallMethod::CallTool };
+            (method, params.name, params.arguments, params.meta)
+        }
+    };
+    if arguments.is_some_and(|arguments| !arguments.get().starts_with('{')) {
+        return Err(ErrorObject::invalid_params("\"arguments\" must be an object"));
+    }
+    let name_text = name.get();
+    let name: String =
+        serde_json::from_str(name_text).map_err(|_| ErrorObject::invalid_params("the name or URI must be a string"))?;
+    let told: Option<CallMeta<'_>> = meta.map(|meta| read(Some(meta))).transpose()?;
+    Ok(Call {
+        method,
+        name: Cow::Owned(name),
+        name_text,
+        params: params.map_or("{}", RawValue::get),
+        arguments: arguments.map(RawValue::get),
+        progress_token: told.and_then(|meta| meta.progress_token),
+        meta: meta.map(RawValue::get),
+        ticket,
+        deadline,
+    })
+}
