@@ -84,7 +84,7 @@ impl App {
         let slot = HeartbeatSlot::default();
         let instance_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
         let skills = Arc::new(parts::start_skills(&config, parts::publisher(&slot, &instance_hub))?);
-        instance_hub.publish(state_of(&skills.tools()));
+        instance_hub.publish(state_of(&skills.offer()));
         let instance = parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot)?;
         let address = instance.address();
         if !election::answers(address) {
@@ -97,7 +97,7 @@ impl App {
         let heartbeat = parts::start_heartbeat(&config, &store, entry, address, &skills)?;
         let _ = slot.set(Arc::clone(&heartbeat));
         // What changed while the slot was empty was told to nobody.
-        heartbeat.set_tools(skills.tools().encoded()).map_err(|error| AppError::Register(error.to_string()))?;
+        heartbeat.set_tools(skills.offer().published()).map_err(|error| AppError::Register(error.to_string()))?;
 
         // The gateway, or its standby: what it would serve is kept ready all along.
         let gateway_hub = Hub::start(State::default()).map_err(AppError::Thread)?;

@@ -7,24 +7,23 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::endpoint::Endpoint;
 use crate::endpoint::outlet::Outlet;
-use crate::endpoint::service::{
-    Answer, Call, CallMethod, Payload, Service, encoded, unknown_prompt, unknown_resource, unknown_tool,
-};
+use crate::endpoint::service::{Answer, Call, CallMethod, Payload, Service, encoded, unknown_tool};
 use crate::front::Site;
 use crate::hash::fnv64;
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
-use crate::jsonrpc::ErrorObject;
-use crate::mcp::{ListResult, Listed, RawObject, Revision, Tool};
+use crate::jsonrpc::{self, ErrorObject};
+use crate::mcp::{CompleteArgument, CompleteParams, ListResult, Listed, RawObject, Revision, Tool};
 use crate::metrics::Route;
 use crate::session::State;
 use crate::skills::Skills;
 use crate::skills::child::Cancel;
-use crate::skills::set::{SkillTool, ToolSet};
+use crate::skills::offer::Offer;
+use crate::skills::set::SkillTool;
 use crate::skills::tools::skill_tools;
 use crate::status::Status;
 
@@ -41,8 +40,11 @@ pub struct InstanceSite {
 
 /// What is listed, encoded once for each change.
 struct Lists {
-    tools: Arc<ToolSet>,
-    listed_tools: ListResult,
+    offer: Arc<Offer>,
+    tools: ListResult,
+    prompts: ListResult,
+    resources: ListResult,
+    resource_templates: ListResult,
     state: State,
 }
 
@@ -51,29 +53,42 @@ const INSTRUCTIONS: &str = "This server runs the skills of one application. list
 
 impl InstanceService {
     pub fn new(skills: Arc<Skills>) -> InstanceService {
-        let lists = Mutex::new(Arc::new(Lists::of(skills.tools())));
+        let lists = Mutex::new(Arc::new(Lists::of(skills.offer())));
         InstanceService { skills, lists }
     }
 
     /// The lists as they are now.
     fn lists(&self) -> Arc<Lists> {
-        let tools = self.skills.tools();
+        let offer = self.skills.offer();
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&lists.tools, &tools) {
-            *lists = Arc::new(Lists::of(tools));
+        if !Arc::ptr_eq(&lists.offer, &offer) {
+            *lists = Arc::new(Lists::of(offer));
         }
         Arc::clone(&lists)
     }
 }
 
 impl Lists {
-    fn of(tools: Arc<ToolSet>) -> Lists {
+    fn of(offer: Arc<Offer>) -> Lists {
         let own = skill_tools();
-        let all: Vec<RawObject> = own.iter().chain(tools.tools.iter().map(|tool| &tool.tool)).map(Tool::raw).collect();
-        let listed_tools = ListResult::encode(Listed::Tools, &all.iter().collect::<Vec<_>>());
-        let state = state_of(&tools);
-        Lists { tools, listed_tools, state }
+        let tools = own.iter().chain(offer.tools.tools.iter().map(|tool| &tool.tool)).map(Tool::raw).collect();
+        Lists {
+            tools: encode(Listed::Tools, tools),
+            prompts: encode(Listed::Prompts, raw(&offer.prompts.encoded())),
+            resources: encode(Listed::Resources, raw(&offer.resources.encoded())),
+            resource_templates: encode(Listed::ResourceTemplates, raw(&offer.resources.encoded_templates())),
+            state: state_of(&offer),
+            offer,
+        }
     }
+}
+
+fn encode(listed: Listed, objects: Vec<RawObject>) -> ListResult {
+    ListResult::encode(listed, &objects.iter().collect::<Vec<_>>())
+}
+
+fn raw(array: &[u8]) -> Vec<RawObject> {
+    serde_json::from_slice(array).expect("an offer encodes as arrays of objects")
 }
 
 impl Service for InstanceService {
@@ -82,18 +97,32 @@ impl Service for InstanceService {
     }
 
     fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
-        match listed {
-            Listed::Tools => Ok(self.lists().listed_tools.bytes(revision)),
-            other => Ok(ListResult::encode(other, &[]).bytes(revision)),
-        }
+        let lists = self.lists();
+        let list = match listed {
+            Listed::Tools => &lists.tools,
+            Listed::Prompts => &lists.prompts,
+            Listed::Resources => &lists.resources,
+            Listed::ResourceTemplates => &lists.resource_templates,
+        };
+        Ok(list.bytes(revision))
     }
 
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        match call.method {
-            CallMethod::CallTool => self.call_tool(call, outlet),
-            CallMethod::GetPrompt | CallMethod::CompletePrompt => Err(unknown_prompt(&call.name).into()),
-            CallMethod::ReadResource | CallMethod::CompleteResource => Err(unknown_resource(&call.name).into()),
-        }
+        let offer = || self.skills.offer();
+        let result = match call.method {
+            CallMethod::CallTool => return self.call_tool(call, outlet),
+            CallMethod::GetPrompt => offer().prompts.get(&call.name, &arguments(call)?)?,
+            CallMethod::ReadResource => offer().resources.read(&call.name)?,
+            CallMethod::CompletePrompt => {
+                let argument = completed(call)?;
+                completion(offer().prompts.complete(&call.name, &argument.name, &argument.value))
+            }
+            CallMethod::CompleteResource => {
+                let argument = completed(call)?;
+                completion(offer().resources.complete(&call.name, &argument.name, &argument.value))
+            }
+        };
+        Ok(Payload::Owned(result))
     }
 
     fn instructions(&self) -> &str {
@@ -107,9 +136,7 @@ impl InstanceService {
         if let Some(tool) = self.skills.tools().find(&call.name) {
             return self.run(tool, arguments, call, outlet);
         }
-        let arguments: Map<String, Value> = serde_json::from_str(arguments)
-            .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
-        match self.skills.call_skill_tool(&call.name, &arguments) {
+        match self.skills.call_skill_tool(&call.name, &self::arguments(call)?) {
             Some(result) => Ok(encoded(&result)),
             // It may be known, but not loaded: then this says which skill to load.
             None => Err(self
@@ -163,7 +190,29 @@ impl Site for InstanceSite {
     }
 }
 
-/// The mark of a tool set.
-pub fn state_of(tools: &ToolSet) -> State {
-    State { tools: fnv64(&tools.encoded()) as u32, ..State::default() }
+fn arguments(call: &Call<'_>) -> Result<Map<String, Value>, ErrorObject> {
+    serde_json::from_str(call.arguments.unwrap_or("{}"))
+        .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))
+}
+
+/// What is to be completed, and how it begins.
+fn completed(call: &Call<'_>) -> Result<CompleteArgument, ErrorObject> {
+    let params: CompleteParams<'_> = serde_json::from_str(call.params)
+        .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))?;
+    Ok(params.argument)
+}
+
+fn completion(values: Vec<String>) -> Vec<u8> {
+    jsonrpc::to_bytes(&json!({"completion": {"total": values.len(), "hasMore": false, "values": values}}))
+}
+
+/// The marks of what is offered. A resource that changes is no change of the list.
+pub fn state_of(offer: &Offer) -> State {
+    let mark = |list: &[u8]| fnv64(list) as u32;
+    let (resources, templates) = (offer.resources.encoded(), offer.resources.encoded_templates());
+    State {
+        tools: mark(&offer.tools.encoded()),
+        prompts: mark(&offer.prompts.encoded()),
+        resources: mark(&resources) ^ mark(&templates).rotate_left(1),
+    }
 }

@@ -24,8 +24,7 @@ use crate::logging::{FileConfig, LogConfig};
 use crate::os;
 use crate::registry::entry::Entry;
 use crate::registry::store::Store;
-use crate::skills::set::ToolSet;
-use crate::skills::{Skills, SkillsConfig};
+use crate::skills::{OnChange, Skills, SkillsConfig};
 use crate::status::{Check, Status};
 
 /// Filled once the instance is registered; what is started before looks here.
@@ -33,17 +32,17 @@ pub type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
 
 /// What happens when the visible tools change: the list is published with the entry that points to it, and the
 /// streams are told.
-pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> Box<dyn Fn(&ToolSet) + Send + Sync> {
+pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> OnChange {
     let (slot, hub) = (Arc::clone(slot), Arc::clone(hub));
-    Box::new(move |tools| {
-        if let Some(Err(error)) = slot.get().map(|heartbeat| heartbeat.set_tools(tools.encoded())) {
+    Box::new(move |offer| {
+        if let Some(Err(error)) = slot.get().map(|heartbeat| heartbeat.set_tools(offer.published())) {
             log::error!("event=tools_not_published error=\"{error}\"");
         }
-        hub.publish(state_of(tools));
+        hub.publish(state_of(offer));
     })
 }
 
-pub fn start_skills(config: &Config, on_change: Box<dyn Fn(&ToolSet) + Send + Sync>) -> Result<Skills, AppError> {
+pub fn start_skills(config: &Config, on_change: OnChange) -> Result<Skills, AppError> {
     let skills = SkillsConfig {
         paths: config.skill_paths.clone(),
         dcc: config.dcc.clone(),
@@ -61,7 +60,7 @@ pub fn start_heartbeat(
     skills: &Skills,
 ) -> Result<Arc<Heartbeat>, AppError> {
     let register = |error: String| AppError::Register(error);
-    let tools = skills.tools().encoded();
+    let tools = skills.offer().published();
     store.publish_tools(&entry.instance_id, &tools).map_err(|error| register(error.to_string()))?;
     entry.tools_revision = fnv64_hex(&tools);
     let probe = Box::new(move || election::answers(address));
