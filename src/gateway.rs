@@ -9,6 +9,7 @@ pub mod meta;
 pub mod names;
 pub mod offered;
 pub mod proxy;
+pub mod receive;
 pub mod rewrite;
 pub mod snapshot;
 pub mod upstream;

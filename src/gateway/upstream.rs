@@ -14,22 +14,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Call, CallMethod, Failure, Payload, encoded};
-use crate::gateway::rewrite::{Response, VIA, error_message, request_text, response_in, rewritten_params};
+use crate::gateway::receive;
+use crate::gateway::rewrite::{Response, VIA, error_message, request_text, rewritten_params};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::{Client, NoClient, Waiting};
 use crate::http::client::{Outgoing, Pool};
 use crate::http::client_error::ClientError;
-use crate::http::reply::{Reply, Wake};
-use crate::http::sse::Decoder;
-use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, Message};
-use crate::limits::{BODY_BYTES_MAX, FAN_OUT_TIME_MAX};
+use crate::http::reply::Reply;
+use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
+use crate::limits::FAN_OUT_TIME_MAX;
 use crate::mcp::{CallToolResult, Revision};
 use crate::metrics::{self, Outcome};
 use crate::registry::entry::split_url;
@@ -184,7 +183,7 @@ impl Upstream {
     ) -> Result<Vec<u8>, UpstreamError> {
         let id = self.link.next_id.fetch_add(1, Ordering::Relaxed);
         let mut reply = self.send(session, &request_text(id, method, params), deadline, true)?;
-        let Response { text, part, is_error } = self.receive(&mut reply, id, deadline, &mut NoClient)?;
+        let Response { text, part, is_error } = receive::response(&mut reply, id, deadline, &mut NoClient)?;
         if is_error { Err(UpstreamError::Refused(error_message(&text[part]))) } else { Ok(text[part].to_vec()) }
     }
 
@@ -225,7 +224,7 @@ impl Upstream {
             canceller.cancel();
             upstream.notify_cancelled(&cancelled_session, id);
         });
-        let result = self.receive(&mut reply, id, deadline, client);
+        let result = receive::response(&mut reply, id, deadline, client);
         if call.ticket.is_cancelled() {
             return Err(UpstreamError::Cancelled);
         }
@@ -264,7 +263,7 @@ impl Upstream {
         let message = request_text(id, "initialize", &jsonrpc::to_bytes(&params));
         let mut reply = self.send(&none, &message, deadline, true)?;
         client.waits_for(&reply);
-        let response = self.receive(&mut reply, id, deadline, client)?;
+        let response = receive::response(&mut reply, id, deadline, client)?;
         let result = &response.text[response.part.clone()];
         if response.is_error {
             return Err(UpstreamError::Refused(error_message(result)));
@@ -280,9 +279,9 @@ impl Upstream {
 
     fn notify(&self, session: &UpstreamSession, message: &[u8], deadline: Deadline) -> Result<(), UpstreamError> {
         let mut reply = self.send(session, message, deadline, true)?;
-        self.wait_head(&mut reply, deadline, &mut NoClient)?;
+        receive::wait_head(&mut reply, deadline, &mut NoClient)?;
         let mut rest = Vec::new();
-        self.read_rest(&mut reply, &mut rest, deadline, &mut NoClient)
+        receive::rest(&mut reply, &mut rest, deadline, &mut NoClient)
     }
 
     fn notify_cancelled(&self, session: &UpstreamSession, id: u64) {
@@ -313,88 +312,6 @@ impl Upstream {
         let request =
             Outgoing { method: "POST", target: &self.link.target, headers: &headers, body: &[message], idempotent };
         Ok(self.link.pool.send(&request, deadline)?)
-    }
-
-    /// Reads the response to request `id`, as one document or from a stream whose notifications are relayed in order.
-    fn receive(
-        &self,
-        reply: &mut Reply,
-        id: u64,
-        deadline: Deadline,
-        client: &mut dyn Waiting,
-    ) -> Result<Response, UpstreamError> {
-        self.wait_head(reply, deadline, client)?;
-        let status = reply.head().status();
-        let streamed = reply.head().header("content-type").is_some_and(|value| value.starts_with("text/event-stream"));
-        if status == 200 && streamed {
-            return self.receive_events(reply, id, deadline, client);
-        }
-        let mut text = Vec::new();
-        self.read_rest(reply, &mut text, deadline, client)?;
-        match response_in(&text, id) {
-            _ if status == 404 => Err(UpstreamError::Status(status)),
-            Some((part, is_error)) => Ok(Response { text, part, is_error }),
-            None if status == 200 => Err(UpstreamError::NotMcp("its answer is no response to this request")),
-            None => Err(UpstreamError::Status(status)),
-        }
-    }
-
-    fn receive_events(
-        &self,
-        reply: &mut Reply,
-        id: u64,
-        deadline: Deadline,
-        client: &mut dyn Waiting,
-    ) -> Result<Response, UpstreamError> {
-        let mut decoder = Decoder::new();
-        let mut bytes = Vec::new();
-        loop {
-            while let Some(event) = decoder.next().map_err(|_| UpstreamError::NotMcp("an event of it is too large"))? {
-                let text = event.data.into_bytes();
-                if let Some((part, is_error)) = response_in(&text, id) {
-                    return Ok(Response { text, part, is_error });
-                }
-                if let Ok(Message::Notification { method, params }) =
-                    jsonrpc::parse_one(&String::from_utf8_lossy(&text))
-                {
-                    client.relay(&method, params.map(RawValue::get), &text).map_err(|_| UpstreamError::Cancelled)?;
-                }
-            }
-            if reply.is_complete() {
-                return Err(UpstreamError::NotMcp("its stream ended without an answer"));
-            }
-            bytes.clear();
-            let wake = reply.read(&mut bytes, &client.patience(deadline))?;
-            client.woken(&wake)?;
-            decoder.push(&bytes);
-        }
-    }
-
-    fn wait_head(&self, reply: &mut Reply, deadline: Deadline, client: &mut dyn Waiting) -> Result<(), UpstreamError> {
-        loop {
-            let wake = reply.wait_head(&client.patience(deadline))?;
-            client.woken(&wake)?;
-            if matches!(wake, Wake::Ready) {
-                return Ok(());
-            }
-        }
-    }
-
-    fn read_rest(
-        &self,
-        reply: &mut Reply,
-        out: &mut Vec<u8>,
-        deadline: Deadline,
-        client: &mut dyn Waiting,
-    ) -> Result<(), UpstreamError> {
-        while !reply.is_complete() {
-            let wake = reply.read(out, &client.patience(deadline))?;
-            client.woken(&wake)?;
-            if out.len() > BODY_BYTES_MAX {
-                return Err(UpstreamError::NotMcp("its answer is larger than 16 MiB"));
-            }
-        }
-        Ok(())
     }
 
     /// Counts a request as under way until the guard is dropped.

@@ -1,0 +1,88 @@
+//! Reading what an instance answers to one request: a document, or a stream whose notifications are relayed in order.
+//!
+//! **Invariant**: whoever waits is told of every wake-up, and may end the wait.
+//! **Thread**: that of whoever calls.
+//! **Bounds**: `BODY_BYTES_MAX`, the deadline.
+
+use serde_json::value::RawValue;
+
+use crate::deadline::Deadline;
+use crate::gateway::rewrite::{Response, response_in};
+use crate::gateway::upstream_error::UpstreamError;
+use crate::gateway::waiting::Waiting;
+use crate::http::reply::{Reply, Wake};
+use crate::http::sse::Decoder;
+use crate::jsonrpc::{self, Message};
+use crate::limits::BODY_BYTES_MAX;
+
+/// Reads the response to request `id`, as one document or from a stream whose notifications are relayed in order.
+pub fn response(
+    reply: &mut Reply,
+    id: u64,
+    deadline: Deadline,
+    client: &mut dyn Waiting,
+) -> Result<Response, UpstreamError> {
+    wait_head(reply, deadline, client)?;
+    let status = reply.head().status();
+    let streamed = reply.head().header("content-type").is_some_and(|value| value.starts_with("text/event-stream"));
+    if status == 200 && streamed {
+        return events(reply, id, deadline, client);
+    }
+    let mut text = Vec::new();
+    rest(reply, &mut text, deadline, client)?;
+    match response_in(&text, id) {
+        _ if status == 404 => Err(UpstreamError::Status(status)),
+        Some((part, is_error)) => Ok(Response { text, part, is_error }),
+        None if status == 200 => Err(UpstreamError::NotMcp("its answer is no response to this request")),
+        None => Err(UpstreamError::Status(status)),
+    }
+}
+
+fn events(reply: &mut Reply, id: u64, deadline: Deadline, client: &mut dyn Waiting) -> Result<Response, UpstreamError> {
+    let mut decoder = Decoder::new();
+    let mut bytes = Vec::new();
+    loop {
+        while let Some(event) = decoder.next().map_err(|_| UpstreamError::NotMcp("an event of it is too large"))? {
+            let text = event.data.into_bytes();
+            if let Some((part, is_error)) = response_in(&text, id) {
+                return Ok(Response { text, part, is_error });
+            }
+            if let Ok(Message::Notification { method, params }) = jsonrpc::parse_one(&String::from_utf8_lossy(&text)) {
+                client.relay(&method, params.map(RawValue::get), &text).map_err(|_| UpstreamError::Cancelled)?;
+            }
+        }
+        if reply.is_complete() {
+            return Err(UpstreamError::NotMcp("its stream ended without an answer"));
+        }
+        bytes.clear();
+        let wake = reply.read(&mut bytes, &client.patience(deadline))?;
+        client.woken(&wake)?;
+        decoder.push(&bytes);
+    }
+}
+
+pub fn wait_head(reply: &mut Reply, deadline: Deadline, client: &mut dyn Waiting) -> Result<(), UpstreamError> {
+    loop {
+        let wake = reply.wait_head(&client.patience(deadline))?;
+        client.woken(&wake)?;
+        if matches!(wake, Wake::Ready) {
+            return Ok(());
+        }
+    }
+}
+
+pub fn rest(
+    reply: &mut Reply,
+    out: &mut Vec<u8>,
+    deadline: Deadline,
+    client: &mut dyn Waiting,
+) -> Result<(), UpstreamError> {
+    while !reply.is_complete() {
+        let wake = reply.read(out, &client.patience(deadline))?;
+        client.woken(&wake)?;
+        if out.len() > BODY_BYTES_MAX {
+            return Err(UpstreamError::NotMcp("its answer is larger than 16 MiB"));
+        }
+    }
+    Ok(())
+}
