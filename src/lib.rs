@@ -2,6 +2,7 @@
 //! the layers: a file uses only files above it. `docs/architecture.md` tells the story.
 
 pub mod backoff;
+pub mod base64;
 pub mod deadline;
 pub mod hash;
 pub mod limits;

@@ -169,6 +169,19 @@ pub const YAML_WEIGHT_MAX: usize = 4 * 1024 * 1024;
 pub const YAML_KEYS_MAX: usize = 1000;
 /// Files of one skill folder that are watched for changes, and scripts taken from it. Beyond: left out.
 pub const SKILL_FILES_MAX: usize = 1000;
+/// Bytes of one file that is read as a resource, or as an image of a prompt; in Base64 it still fits into a reply.
+/// Beyond: an error that says so.
+pub const RESOURCE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes of a resource's URI or of a template for one. Beyond: the skill is skipped with a warning; asked for: not found.
+pub const RESOURCE_URI_BYTES_MAX: usize = 2048;
+/// Folders below a skill's folder of resources that are entered, and of a skill that are watched for changes.
+/// Beyond: left out.
+pub const SKILL_FOLDER_DEPTH_MAX: usize = 3;
+/// Prompts, resources, and resource templates that one instance shows, of each. Beyond: left out with a warning.
+pub const PROMPTS_MAX: usize = 2000;
+pub const RESOURCES_MAX: usize = 2000;
+/// Bytes of a published list of one of these. Beyond: the further ones are left out with a warning.
+pub const OFFER_LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of a published tool name (MCP 2025-11-25 allows 128 characters). Beyond: cut, and told apart by a hash.
 pub const TOOL_NAME_BYTES_MAX: usize = 128;
 /// Skills found below all search paths. Beyond: a warning, the rest is left out.
@@ -236,6 +249,11 @@ const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX * 3 <= u16::MAX as usize, "heads are indexed by 16 bits, bad UTF-8 grows by 3");
 const _: () = assert!(SCRIPT_OUTPUT_BYTES_MAX < BODY_BYTES_MAX, "a result must fit into a reply");
+const _: () = assert!(OFFER_LIST_BYTES_MAX < BODY_BYTES_MAX, "a list must fit into a reply");
+const _: () = assert!(
+    RESOURCE_BYTES_MAX / 3 * 4 + 64 * 1024 < RESULT_BYTES_MAX as u64,
+    "a resource in Base64 must fit into a result"
+);
 const _: () = assert!(TOOL_LIST_BYTES_MAX < BODY_BYTES_MAX as u64, "a tool list must fit into a reply");
 const _: () =
     assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");

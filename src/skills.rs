@@ -1,17 +1,18 @@
 //! The skills of an instance: found, loaded, shown as tools, run.
 //!
-//! The parts in reading order: a folder is read (`yaml`, `files`, `document`, `entry`, `manifest`), found again and again
-//! (`discover`), put on a shelf with what is loaded (`shelf`), from which the visible tools follow (`set`); agents work on
-//! the shelf by tools (`tools`, `search`), and a call runs a script (`arguments`, `run`, `child`, `ending`, `outcome`).
+//! The parts in reading order: a folder is read (`yaml`, `files`, `document`, `entry`, `prompt_entry`, `resource_entry`,
+//! `manifest`), found again and again (`discover`), put on a shelf with what is loaded (`shelf`), from which follows what is
+//! offered (`set`, `prompts`, `resources`, `offer`); agents work on the shelf by tools (`tools`, `search`), and a call runs a
+//! script (`arguments`, `run`, `child`, `ending`, `outcome`).
 //!
-//! **Invariant**: the visible tools are one snapshot, replaced as a whole; a change is told after the new snapshot is in
-//! place, in the order of the changes, and only if the tools' text has changed. No lock is held during I/O but the one
+//! **Invariant**: what is offered is one snapshot, replaced as a whole; a change is told after the new snapshot is in
+//! place, in the order of the changes, and only if a client can see it. No lock is held during I/O but the one
 //! that orders these announcements, which nobody needs for reading.
 //! **Thread**: `skills` looks at the folders; calls run on their callers' threads.
 //! **Bounds**: those of the parts; the inbox of `skills` holds `INBOX_MAX` orders, more are one look less.
-//! Left out on purpose: prompts and resources of skills.
+//! Left out on purpose: who is told of a change (`app.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::limits::{INBOX_MAX, SKILLS_SCAN_EVERY};
 use crate::mcp::CallToolResult;
 use crate::skills::child::{Cancel, Watch};
 use crate::skills::discover::Discovery;
+use crate::skills::offer::Offer;
 use crate::skills::outcome::Outcome;
 use crate::skills::run::Interpreters;
 use crate::skills::set::{SkillTool, ToolSet};
@@ -41,13 +43,21 @@ pub mod entry;
 #[cfg(test)]
 mod examples;
 pub mod files;
+pub mod listing;
 pub mod manifest;
+pub mod media;
+pub mod offer;
 pub mod outcome;
+pub mod prompt_entry;
+pub mod prompts;
+pub mod resource_entry;
+pub mod resources;
 pub mod run;
 pub mod search;
 pub mod set;
 pub mod shelf;
 pub mod tail;
+pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod tools;
@@ -70,7 +80,7 @@ pub enum Load {
     Names(Vec<String>),
 }
 
-pub type OnChange = Box<dyn Fn(&ToolSet) + Send + Sync>;
+pub type OnChange = Box<dyn Fn(&Offer) + Send + Sync>;
 
 /// The handle of the `skills` thread, and everything that needs no thread.
 pub struct Skills {
@@ -83,7 +93,7 @@ struct Look;
 
 struct Shared {
     shelf: Mutex<Shelf>,
-    tools: Mutex<Arc<ToolSet>>,
+    offer: Mutex<Arc<Offer>>,
     /// Held from making a snapshot to having told of it.
     announce: Mutex<OnChange>,
     call_timeout: Duration,
@@ -92,7 +102,7 @@ struct Shared {
 
 impl Skills {
     /// Looks at the folders, loads what is to be loaded, and starts the thread that looks again. `on_change` is not
-    /// called for the first tools.
+    /// called for the first offer.
     pub fn start(config: SkillsConfig, on_change: OnChange) -> io::Result<Skills> {
         Skills::start_with(config, Interpreters::from_environment(), on_change)
     }
@@ -100,7 +110,7 @@ impl Skills {
     fn start_with(config: SkillsConfig, interpreters: Interpreters, on_change: OnChange) -> io::Result<Skills> {
         let shared = Arc::new(Shared {
             shelf: Mutex::default(),
-            tools: Mutex::default(),
+            offer: Mutex::default(),
             announce: Mutex::new(Box::new(|_| {})),
             call_timeout: config.call_timeout,
             interpreters,
@@ -114,9 +124,14 @@ impl Skills {
         Ok(Skills { shared, worker })
     }
 
+    /// What is offered now.
+    pub fn offer(&self) -> Arc<Offer> {
+        Arc::clone(&lock(&self.shared.offer))
+    }
+
     /// The visible tools now.
     pub fn tools(&self) -> Arc<ToolSet> {
-        Arc::clone(&lock(&self.shared.tools))
+        Arc::clone(&self.offer().tools)
     }
 
     /// Calls one of the skill tools (`tools::skill_tools`); `None`: there is no such tool.
@@ -133,7 +148,7 @@ impl Skills {
             Request::Change(change) => {
                 let answer = tools::change(&mut shelf(), change);
                 match answer {
-                    Ok(answer) => tools::changed(answer, &self.shared.publish()),
+                    Ok(answer) => tools::changed(answer, &self.shared.publish().tools),
                     Err(what) => CallToolResult::failed(format!("{name}: {what}")),
                 }
             }
@@ -177,13 +192,14 @@ impl Skills {
 }
 
 impl Shared {
-    /// Makes the visible tools anew and tells if they have changed.
-    fn publish(&self) -> Arc<ToolSet> {
+    /// Makes the offer anew and tells if it has changed.
+    fn publish(&self) -> Arc<Offer> {
         let on_change = lock(&self.announce);
         let new = Arc::new(lock(&self.shelf).visible(self.call_timeout));
-        let old = std::mem::replace(&mut *lock(&self.tools), Arc::clone(&new));
-        new.left_out.iter().filter(|what| !old.left_out.contains(what)).for_each(|what| log::warn!("{what}"));
-        if old.encoded() != new.encoded() {
+        let old = std::mem::replace(&mut *lock(&self.offer), Arc::clone(&new));
+        let told: HashSet<&String> = old.left_out().collect();
+        new.left_out().filter(|what| !told.contains(what)).for_each(|what| log::warn!("{what}"));
+        if !new.is_same(&old) {
             on_change(&new);
         }
         new
@@ -290,7 +306,7 @@ mod tests {
         };
         let changes = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&changes);
-        let on_change = move |_: &ToolSet| {
+        let on_change = move |_: &Offer| {
             seen.fetch_add(1, Ordering::SeqCst);
         };
         Bench { skills: Skills::start(config, Box::new(on_change)).expect("a thread can be started"), changes }

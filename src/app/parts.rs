@@ -24,8 +24,7 @@ use crate::logging::{FileConfig, LogConfig};
 use crate::os;
 use crate::registry::entry::Entry;
 use crate::registry::store::Store;
-use crate::skills::set::ToolSet;
-use crate::skills::{Skills, SkillsConfig};
+use crate::skills::{OnChange, Skills, SkillsConfig};
 use crate::status::{Check, Status};
 
 /// Filled once the instance is registered; what is started before looks here.
@@ -33,9 +32,10 @@ pub type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
 
 /// What happens when the visible tools change: the list is published with the entry that points to it, and the
 /// streams are told.
-pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> Box<dyn Fn(&ToolSet) + Send + Sync> {
+pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> OnChange {
     let (slot, hub) = (Arc::clone(slot), Arc::clone(hub));
-    Box::new(move |tools| {
+    Box::new(move |offer| {
+        let tools = &offer.tools;
         if let Some(Err(error)) = slot.get().map(|heartbeat| heartbeat.set_tools(tools.encoded())) {
             log::error!("event=tools_not_published error=\"{error}\"");
         }
@@ -43,7 +43,7 @@ pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> Box<dyn Fn(&ToolSet) +
     })
 }
 
-pub fn start_skills(config: &Config, on_change: Box<dyn Fn(&ToolSet) + Send + Sync>) -> Result<Skills, AppError> {
+pub fn start_skills(config: &Config, on_change: OnChange) -> Result<Skills, AppError> {
     let skills = SkillsConfig {
         paths: config.skill_paths.clone(),
         dcc: config.dcc.clone(),

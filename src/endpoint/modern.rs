@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::base64;
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
@@ -231,36 +232,9 @@ fn meta(params: Option<&RawValue>) -> Result<Meta, ErrorObject> {
 /// A header value as it was meant: `=?base64?…?=` holds what a header cannot.
 fn decoded(value: &str) -> Option<Cow<'_, str>> {
     match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
-        Some(text) => String::from_utf8(base64(text)?).ok().map(Cow::Owned),
+        Some(text) => String::from_utf8(base64::decode(text)?).ok().map(Cow::Owned),
         None => Some(Cow::Borrowed(value)),
     }
-}
-
-/// RFC 4648, section 4, with padding.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let body = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
-        return None;
-    }
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0u32, 0);
-    for byte in body.bytes() {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            out.push((bits >> held) as u8);
-        }
-    }
-    Some(out)
 }
 
 /// A notification on a listener's stream, marked with the request that opened it.

@@ -4,19 +4,19 @@
 //! for each change, and a look at unchanged folders costs a few system calls a file.
 //!
 //! **Invariant**: what cannot be read is passed over; links in circles end at once, since nothing below two levels of a
-//! search path is entered, but for the files of a skill.
+//! search path is entered, but for the files of a skill, `SKILL_FOLDER_DEPTH_MAX` levels deep.
 //! **Thread**: `skills`, and whoever starts it.
 //! **Bounds**: `SKILLS_MAX` skills, `FOLDER_NAMES_MAX` names in a search path, `SKILL_FILES_MAX` files of a skill.
 //! Left out on purpose: file system events; many of the file servers that hold skills have none.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::hash::fnv64;
-use crate::limits::{FOLDER_NAMES_MAX, SKILL_FILES_MAX, SKILLS_MAX};
+use crate::limits::{FOLDER_NAMES_MAX, SKILL_FILES_MAX, SKILL_FOLDER_DEPTH_MAX, SKILLS_MAX};
 use crate::logging::Quoted;
 use crate::skills::manifest::{self, Skill};
 use crate::skills::shelf::Found;
@@ -136,25 +136,36 @@ fn skill_folders(paths: &[PathBuf], warnings: &mut Vec<String>) -> Vec<PathBuf> 
     folders
 }
 
-/// A hash of the names, sizes and times of a skill's files: those in its folder and in the folders there.
+/// A hash of the names, sizes and times of a skill's files, those nearest to its folder first.
 fn fingerprint(folder: &Path) -> u64 {
     let mut facts = Vec::new();
-    collect_facts(folder, true, &mut facts);
+    let mut waiting = VecDeque::from([(folder.to_owned(), 0)]);
+    while let Some((folder, level)) = waiting.pop_front() {
+        collect_facts(&folder, level, &mut waiting, &mut facts);
+    }
     facts.sort();
     fnv64(facts.concat().as_bytes())
 }
 
-fn collect_facts(folder: &Path, enter: bool, facts: &mut Vec<String>) {
+/// Adds the files of a folder to `facts`, and the folders in it to those that wait to be looked into.
+fn collect_facts(folder: &Path, level: usize, waiting: &mut VecDeque<(PathBuf, usize)>, facts: &mut Vec<String>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten().take(SKILL_FILES_MAX) {
         let path = entry.path();
         let Ok(metadata) = fs::metadata(&path) else { continue };
+        if facts.len() + waiting.len() >= SKILL_FILES_MAX {
+            return;
+        }
         if metadata.is_dir() {
-            // Running a Python script fills `__pycache__`, which is no change of the skill.
-            if enter && entry.file_name() != "__pycache__" {
-                collect_facts(&path, false, facts);
+            // Running a Python script fills `__pycache__`, which is no change of the skill; nor are `.git` and its like.
+            let name = entry.file_name();
+            let passed_over = name == "__pycache__" || name.as_encoded_bytes().starts_with(b".");
+            // A link deep in a skill may lead in a circle.
+            let is_here = level == 0 || entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if level < SKILL_FOLDER_DEPTH_MAX && is_here && !passed_over {
+                waiting.push_back((path, level + 1));
             }
-        } else if facts.len() < SKILL_FILES_MAX {
+        } else {
             let (time, nanos) = (metadata.mtime(), metadata.mtime_nsec());
             facts.push(format!("{}\0{}\0{time}\0{nanos}\0{:o}\0", path.display(), metadata.len(), metadata.mode()));
         }

@@ -58,6 +58,21 @@ impl Document {
         format!("{}:{}", self.path.display(), node.line)
     }
 
+    /// The path, from the skill folder, of a file that an entry names: from there, or from where this document is.
+    pub fn locate(&self, folder: &Path, file: &str) -> Result<String, FileError> {
+        let file = file.trim().trim_start_matches("./");
+        let missing = match files::inside(folder, file) {
+            Ok(_) => return Ok(file.to_owned()),
+            Err(missing @ FileError::Missing { .. }) => missing,
+            Err(error) => return Err(error),
+        };
+        let place = self.path.strip_prefix(folder).ok().and_then(Path::parent).and_then(Path::to_str);
+        match place.filter(|place| !place.is_empty()).map(|place| format!("{place}/{file}")) {
+            Some(beside) => files::inside(folder, &beside).map(|_| beside).map_err(|_| missing),
+            None => Err(missing),
+        }
+    }
+
     pub fn expect_map(&self, node: &Node, what: &str) -> Result<(), ManifestError> {
         match node.map() {
             Some(_) => Ok(()),
@@ -170,9 +185,8 @@ impl<'a> Fields<'a> {
 
     /// The list at `key`: given in place, in the file that is named, or in `<key>.yaml` beside; `None` if nowhere.
     pub fn list_or_file(&self, folder: &Path, key: &str) -> Result<(Document, Option<Vec<Node>>), ManifestError> {
-        let here = || Document { path: self.document.path.clone() };
         let file = match self.find(key) {
-            Some(node) if node.list().is_some() => return Ok((here(), node.list().map(<[Node]>::to_vec))),
+            Some(node) if node.list().is_some() => return Ok((self.here(), node.list().map(<[Node]>::to_vec))),
             Some(node) => match node.text() {
                 Some(name) => name.trim().to_owned(),
                 None => {
@@ -181,27 +195,87 @@ impl<'a> Fields<'a> {
             },
             None => format!("{key}.yaml"),
         };
-        let text = match (files::read(folder, &file), self.find(key)) {
-            (Ok(text), _) => text,
-            (Err(FileError::Missing { .. }), None) => return Ok((here(), None)),
-            (Err(error), Some(node)) => return Err(self.document.wrong(node, &format!("`{key}`: {error}"))),
-            (Err(source), None) => return Err(ManifestError::Read { folder: folder.to_owned(), source }),
-        };
-        let document = Document { path: folder.join(&file) };
-        let root = document.read(&text)?;
-        let items = match root.list() {
-            Some(items) => Some(items.to_vec()),
-            None => match document.find(&root, key) {
-                Some(node) => match node.list() {
-                    Some(items) => Some(items.to_vec()),
-                    None => {
-                        return Err(document.wrong(node, &format!("`{key}` must be a list, not {}", node.kind_name())));
-                    }
-                },
-                None => return Err(document.wrong(&root, &format!("there is no list `{key}` in this file"))),
+        match (files::read(folder, &file), self.find(key)) {
+            (Ok(text), _) => entries_in(folder, &file, &text, key).map(|(document, items)| (document, Some(items))),
+            (Err(FileError::Missing { .. }), None) => Ok((self.here(), None)),
+            (Err(error), Some(node)) => Err(self.document.wrong(node, &format!("`{key}`: {error}"))),
+            (Err(source), None) => Err(ManifestError::Read { folder: folder.to_owned(), source }),
+        }
+    }
+
+    /// What `key` gives: a list in place; or a file, a folder or a pattern such as `prompts/*.prompt.yaml`, where nothing
+    /// is given those of `defaults` that are there. YAML files hold entries; in a folder only those called
+    /// `*.prompt.yaml` (for `prompts`) do.
+    pub fn sources(&self, folder: &Path, key: &str, defaults: &[&str]) -> Result<Vec<Source>, ManifestError> {
+        let node = self.find(key);
+        let names: Vec<&str> = match node {
+            Some(node) if node.list().is_some() => {
+                let items = node.list().map(<[Node]>::to_vec).unwrap_or_default();
+                return Ok(vec![Source::Entries(self.here(), items)]);
+            }
+            Some(node) => match node.text() {
+                Some(name) => vec![name.trim()],
+                None => {
+                    let what = format!("`{key}` must be a list, or the name of a file, a folder or several (`*`)");
+                    return Err(self.document.wrong(node, &what));
+                }
             },
+            None => defaults.to_vec(),
         };
-        Ok((document, items))
+        let mut sources = Vec::new();
+        for name in names {
+            let endings = match files::is_folder(folder, name) {
+                true => [".yaml", ".yml"].map(|ending| format!(".{}{ending}", key.trim_end_matches('s'))),
+                false => [".yaml", ".yml"].map(str::to_owned),
+            };
+            let files = match (files::matching(folder, name), node) {
+                (Ok(files), _) => files,
+                (Err(error), Some(node)) => return Err(self.document.wrong(node, &format!("`{key}`: {error}"))),
+                (Err(_), None) => continue,
+            };
+            for file in files {
+                if !endings.iter().any(|ending| file.ends_with(ending.as_str())) {
+                    sources.push(Source::Plain(file));
+                    continue;
+                }
+                let text = files::read(folder, &file)
+                    .map_err(|source| ManifestError::Read { folder: folder.to_owned(), source })?;
+                let (document, items) = entries_in(folder, &file, &text, key)?;
+                sources.push(Source::Entries(document, items));
+            }
+        }
+        Ok(sources)
+    }
+
+    fn here(&self) -> Document {
+        Document { path: self.document.path.clone() }
+    }
+}
+
+/// Where entries of a skill are.
+pub enum Source {
+    /// In this document.
+    Entries(Document, Vec<Node>),
+    /// This file, relative to the skill folder, holds none; it is one.
+    Plain(String),
+}
+
+/// The entries in a file: a list, one at `key`, or a single entry.
+fn entries_in(folder: &Path, file: &str, text: &str, key: &str) -> Result<(Document, Vec<Node>), ManifestError> {
+    let document = Document { path: folder.join(file) };
+    let root = document.read(text)?;
+    if let Some(items) = root.list() {
+        return Ok((document, items.to_vec()));
+    }
+    let Some(node) = document.find(&root, key) else {
+        return match document.find(&root, "name") {
+            Some(_) => Ok((document, vec![root])),
+            None => Err(document.wrong(&root, &format!("there is no list `{key}` in this file"))),
+        };
+    };
+    match node.list() {
+        Some(items) => Ok((document, items.to_vec())),
+        None => Err(document.wrong(node, &format!("`{key}` must be a list, not {}", node.kind_name()))),
     }
 }
 

@@ -5,15 +5,18 @@
 //!
 //! **Invariant**: an error names the file and, wherever there is one, the line; what is read comes from inside the folder.
 //! **Bounds**: those of `files.rs` and `yaml.rs`.
-//! Left out on purpose: prompts and resources of a skill; unknown keys (a `debug` line).
+//! Left out on purpose: unknown keys (a `debug` line).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::skills::document::{Document, Fields, ManifestError};
 use crate::skills::entry::ToolEntry;
 use crate::skills::files;
+use crate::skills::prompt_entry::{self, PromptEntry};
+use crate::skills::resource_entry::{self, Resources};
 use crate::skills::yaml::Node;
 
 pub const FILE_NAME: &str = "SKILL.md";
@@ -36,6 +39,8 @@ pub struct Skill {
     pub depends: Vec<String>,
     pub tools: Vec<ToolEntry>,
     pub groups: Vec<Group>,
+    pub prompts: Vec<Arc<PromptEntry>>,
+    pub resources: Resources,
     /// `policy`, `external_deps`, `products`, `runtimes`: shown as they are.
     pub shown: Vec<(&'static str, Value)>,
 }
@@ -78,8 +83,11 @@ pub fn parse(folder: &Path, text: &str) -> Result<Skill, ManifestError> {
             .filter(|value| !value.is_empty())
             .unwrap_or_else(|| default.to_owned())
     };
+    let name = or(document.text(&root, "name")?, &folder_name);
     Ok(Skill {
-        name: or(document.text(&root, "name")?, &folder_name),
+        prompts: prompt_entry::read_all(folder, &fields)?,
+        resources: resource_entry::read_all(folder, &name, &fields)?,
+        name,
         description: or(document.text(&root, "description")?, ""),
         dcc: or(fields.text("dcc")?, "python").to_lowercase(),
         version: or(fields.text("version")?, "1.0.0"),

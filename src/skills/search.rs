@@ -35,6 +35,8 @@ fn score_word(skill: &Skill, word: &str) -> u32 {
         best(&mut tools.iter().map(|tool| tool.name.as_str()), 8),
         best(&mut tools.iter().flat_map(|tool| tool.search_aliases.iter().map(String::as_str)), 8),
         best(&mut tools.iter().filter_map(|tool| tool.title.as_deref()), 6),
+        best(&mut skill.prompts.iter().map(|prompt| prompt.name.as_str()), 6),
+        best(&mut skill.resources.resources.iter().map(|resource| resource.facts.name.as_str()), 4),
         best(&mut skill.search_hints.iter().map(String::as_str), 6),
         best(&mut skill.tags.iter().map(String::as_str), 5),
         best(&mut group_names.chain([skill.dcc.as_str()]), 4),

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use crate::limits::SKILL_DEPENDS_DEPTH_MAX;
 use crate::skills::manifest::{Group, Skill};
+use crate::skills::offer::Offer;
+use crate::skills::prompts::PromptSet;
+use crate::skills::resources::ResourceSet;
 use crate::skills::set::{SkillTool, ToolSet};
 
 /// A skill folder that was found and what is known of it.
@@ -178,15 +181,17 @@ impl Shelf {
         switched.copied().unwrap_or(group.default_active)
     }
 
-    /// The tools of the loaded skills, without those of inactive groups.
-    pub fn visible(&self, call_timeout: Duration) -> ToolSet {
-        let skills = self.loaded.iter().filter_map(|name| self.skills.get(name)?.skill.as_ref());
+    /// What the loaded skills offer: tools, without those of inactive groups, prompts and resources.
+    pub fn visible(&self, call_timeout: Duration) -> Offer {
+        let skills = self.loaded.iter().filter_map(|name| self.skills.get(name)?.skill.as_deref());
+        let resources = Arc::new(ResourceSet::new(skills.clone()));
+        let prompts = Arc::new(PromptSet::new(skills.clone(), Arc::clone(&resources)));
         let tools = skills.flat_map(|skill| {
             let entries =
                 skill.tools.iter().filter(|entry| self.is_visible(skill, &entry.name, entry.group.as_deref()));
             entries.filter_map(|entry| SkillTool::new(skill, entry, call_timeout)).map(Arc::new).collect::<Vec<_>>()
         });
-        ToolSet::new(tools.collect())
+        Offer { tools: Arc::new(ToolSet::new(tools.collect())), prompts, resources }
     }
 
     /// Whether a tool of a loaded skill is shown: it is in no group, or in one that is active.

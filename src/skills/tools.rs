@@ -174,6 +174,12 @@ pub fn about(shelf: &Shelf, name: &str, interpreters: &Interpreters) -> CallTool
             ("depends", json!(skill.depends)),
             ("groups", skill.groups.iter().map(|group| about_group(shelf, skill, group)).collect()),
             ("tools", skill.tools.iter().map(|tool| about_tool(skill, tool)).collect()),
+            ("prompts", skill.prompts.iter().map(|prompt| json!(prompt.shown(&skill.name))).collect()),
+            ("resources", skill.resources.resources.iter().map(|entry| json!(entry.shown(&skill.name))).collect()),
+            (
+                "resource_templates",
+                skill.resources.templates.iter().map(|entry| json!(entry.shown(&skill.name))).collect(),
+            ),
         ] {
             if !value.is_null() {
                 answer[key] = value;

@@ -1,0 +1,182 @@
+//! One entry of `prompts` in a manifest → a prompt with its arguments and messages.
+//!
+//! **Invariant**: an error names file and line; a file that a message shows is inside the skill folder.
+//! **Bounds**: sizes are those of the manifest.
+//! Left out on purpose: putting values in (`prompts.rs`).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::mcp::PromptArgument;
+use crate::skills::document::{Document, Fields, ManifestError, Source};
+use crate::skills::media;
+use crate::skills::yaml::Node;
+
+/// A prompt as its author declared it.
+#[derive(Clone, Debug)]
+pub struct PromptEntry {
+    /// The author's name, unique in its skill.
+    pub name: String,
+    pub title: Option<String>,
+    pub description: Option<String>,
+    pub arguments: Vec<Argument>,
+    pub messages: Vec<Message>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Argument {
+    pub shown: PromptArgument,
+    /// Values that are proposed to who types one.
+    pub values: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub role: Role,
+    pub body: Body,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    User,
+    Assistant,
+}
+
+/// What a message shows. Texts and URIs have places for arguments.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Text(String),
+    /// Files are relative to the skill folder.
+    Image {
+        file: String,
+        mime_type: String,
+    },
+    Audio {
+        file: String,
+        mime_type: String,
+    },
+    /// A resource of any loaded skill.
+    Resource {
+        uri: String,
+    },
+}
+
+/// The prompts of a skill.
+pub fn read_all(folder: &Path, fields: &Fields<'_>) -> Result<Vec<Arc<PromptEntry>>, ManifestError> {
+    let mut prompts: Vec<Arc<PromptEntry>> = Vec::new();
+    for source in fields.sources(folder, "prompts", &["prompts.yaml", "prompts/*.prompt.yaml"])? {
+        let (document, nodes) = match source {
+            Source::Entries(document, nodes) => (document, nodes),
+            Source::Plain(file) => {
+                return Err(Document::new(folder.join(file)).wrong_at(1, "prompts are read from .yaml files"));
+            }
+        };
+        for node in &nodes {
+            let prompt = PromptEntry::read(folder, &document, node)?;
+            if prompts.iter().any(|other| other.name == prompt.name) {
+                return Err(document.wrong(node, &format!("the prompt \"{}\" is declared twice", prompt.name)));
+            }
+            prompts.push(Arc::new(prompt));
+        }
+    }
+    Ok(prompts)
+}
+
+impl PromptEntry {
+    fn read(folder: &Path, document: &Document, node: &Node) -> Result<PromptEntry, ManifestError> {
+        document.expect_map(node, "an entry of `prompts`")?;
+        document
+            .mention_unknown_keys(node, &["name", "title", "description", "arguments", "template", "messages", "tags"]);
+        let messages = match (document.text(node, "template")?, document.find(node, "messages")) {
+            (Some(text), None) => vec![Message { role: Role::User, body: Body::Text(text) }],
+            (None, Some(messages)) => {
+                let list = messages.list().filter(|list| !list.is_empty());
+                let list = list.ok_or_else(|| document.wrong(messages, "`messages` must be a list of messages"))?;
+                list.iter().map(|message| Message::read(folder, document, message)).collect::<Result<_, _>>()?
+            }
+            _ => return Err(document.wrong(node, "a prompt has either `template` or `messages`")),
+        };
+        Ok(PromptEntry {
+            name: needed_name(document, node, "a prompt")?,
+            title: document.text(node, "title")?,
+            description: document.text(node, "description")?.map(|text| text.trim().to_owned()),
+            arguments: Argument::read_all(document, node)?,
+            messages,
+        })
+    }
+}
+
+impl Argument {
+    /// `arguments` of a prompt or a template.
+    pub fn read_all(document: &Document, node: &Node) -> Result<Vec<Argument>, ManifestError> {
+        let Some(given) = document.find(node, "arguments") else { return Ok(Vec::new()) };
+        let list = given.list().ok_or_else(|| document.wrong(given, "`arguments` must be a list of arguments"))?;
+        let mut arguments: Vec<Argument> = Vec::new();
+        for node in list {
+            document.expect_map(node, "an entry of `arguments`")?;
+            document.mention_unknown_keys(node, &["name", "title", "description", "required", "values", "type"]);
+            let name = needed_name(document, node, "an argument")?;
+            if arguments.iter().any(|other| other.shown.name == name) {
+                return Err(document.wrong(node, &format!("the argument \"{name}\" is declared twice")));
+            }
+            let shown = PromptArgument {
+                name,
+                title: document.text(node, "title")?,
+                description: document.text(node, "description")?,
+                required: document.boolean(node, "required")?.unwrap_or(false),
+            };
+            arguments.push(Argument { shown, values: document.words(node, "values")? });
+        }
+        Ok(arguments)
+    }
+
+    /// The proposed values of an argument that begin with what is typed so far.
+    pub fn complete(arguments: &[Argument], name: &str, typed: &str, max: usize) -> Vec<String> {
+        let argument = arguments.iter().find(|argument| argument.shown.name == name);
+        let values = argument.into_iter().flat_map(|argument| &argument.values);
+        values.filter(|value| value.starts_with(typed)).take(max).cloned().collect()
+    }
+}
+
+impl Message {
+    fn read(folder: &Path, document: &Document, node: &Node) -> Result<Message, ManifestError> {
+        document.expect_map(node, "an entry of `messages`")?;
+        document.mention_unknown_keys(node, &["role", "text", "image", "audio", "resource", "mime-type", "mimeType"]);
+        let role = match document.text(node, "role")?.as_deref() {
+            None | Some("user") => Role::User,
+            Some("assistant") => Role::Assistant,
+            Some(_) => {
+                let at = document.find(node, "role").unwrap_or(node);
+                return Err(document.wrong(at, "`role` must be user or assistant"));
+            }
+        };
+        let kinds = ["text", "image", "audio", "resource"];
+        let mut given = kinds.into_iter().filter(|kind| document.find(node, kind).is_some());
+        let (Some(kind), None) = (given.next(), given.next()) else {
+            return Err(document.wrong(node, "a message has one of `text`, `image`, `audio`, `resource`"));
+        };
+        let value = document.text(node, kind)?.unwrap_or_default();
+        let body = match kind {
+            "text" => Body::Text(value),
+            "resource" => Body::Resource { uri: value },
+            _ => {
+                let wrong = |what: String| document.wrong(document.find(node, kind).unwrap_or(node), &what);
+                let file = document.locate(folder, &value).map_err(|error| wrong(format!("`{kind}`: {error}")))?;
+                let mime_type = media::declared(document, node)?.or_else(|| media::type_of(&file).map(str::to_owned));
+                match mime_type.filter(|mime_type| mime_type.starts_with(kind)) {
+                    Some(mime_type) if kind == "image" => Body::Image { file, mime_type },
+                    Some(mime_type) => Body::Audio { file, mime_type },
+                    None => return Err(wrong(format!("`{kind}`: give `mime_type: {kind}/…` for this file"))),
+                }
+            }
+        };
+        Ok(Message { role, body })
+    }
+}
+
+/// A `name` that is there and not empty.
+pub fn needed_name(document: &Document, node: &Node, what: &str) -> Result<String, ManifestError> {
+    let name = document.text(node, "name")?.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.ok_or_else(|| document.wrong(node, &format!("{what} has no `name`")))
+}
