@@ -464,6 +464,37 @@ mod tests {
     }
 
     #[test]
+    fn prompts_and_resources_come_and_go_with_their_skill() {
+        let folder = Folder::new();
+        write_skill(&folder, "a", "prompts: [{name: ask, template: Hello}]");
+        folder.write("a/resources/deep/er/notes.txt", "one");
+        let bench = start(&folder, "", Load::None);
+        let lists = || {
+            let offer = bench.skills.offer();
+            (offer.prompts.list().count(), offer.resources.list().len(), bench.changes.load(Ordering::SeqCst))
+        };
+        assert_eq!(lists(), (0, 0, 0));
+        bench.ask("load_skill", json!({"skill_name": "a"}));
+        assert_eq!(lists(), (1, 1, 1));
+        let about = bench.ask("get_skill_info", json!({"skill_name": "a"}));
+        assert_eq!(about["prompts"][0]["name"], "a__ask");
+        assert_eq!(about["resources"][0]["uri"], "skill://a/resources/deep/er/notes.txt");
+        assert_eq!(about["resource_templates"], json!([]));
+        let before = bench.skills.offer();
+        folder.write("a/resources/deep/er/notes.txt", "two!");
+        bench.wait_for(|| bench.changes.load(Ordering::SeqCst) == 2);
+        assert_eq!(
+            bench.skills.offer().resources.changed_since(&before.resources),
+            ["skill://a/resources/deep/er/notes.txt"]
+        );
+        folder.write("a/resources/more.txt", "more");
+        bench.wait_for(|| lists() == (1, 2, 3));
+        folder.write("a/prompts.yaml", "- {name: not read, template: since the front matter has a list}");
+        bench.ask("unload_skill", json!({"skill_name": "a"}));
+        assert_eq!(lists(), (0, 0, 4));
+    }
+
+    #[test]
     fn everything_about_a_skill_is_told() {
         let folder = Folder::new();
         let front = "license: MIT\nexternal_deps: {bin: [sh, no-such-program], env_var: [{name: NO_SUCH_VARIABLE}]}\npolicy: {x: 1}\ntools: [{name: run, call_examples: [{a: 1}]}, {name: gone, source_file: gone.py}]";

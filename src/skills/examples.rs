@@ -126,6 +126,22 @@ fn a_mesh_is_inspected_converted_and_transformed() {
 }
 
 #[test]
+fn a_prompt_brings_what_it_needs() {
+    let bench = start();
+    let offer = bench.0.offer();
+    let arguments = json!({"file": "a.obj", "purpose": "film"});
+    let result = offer.prompts.get("review_mesh", arguments.as_object().expect("an object")).expect("there is one");
+    let result: Value = serde_json::from_slice(&result).expect("a result is JSON");
+    let (format, task) = (&result["messages"][0]["content"], &result["messages"][1]["content"]["text"]);
+    assert_eq!((&format["type"], &format["resource"]["mimeType"]), (&json!("resource"), &json!("text/markdown")));
+    assert!(format["resource"]["text"].as_str().is_some_and(|text| text.starts_with("# Wavefront OBJ")), "{format}");
+    assert!(task.as_str().is_some_and(|text| text.contains("in a.obj with mesh_tools__inspect_obj")), "{task}");
+    assert!(task.as_str().is_some_and(|text| text.ends_with("if it is known: film")), "{task}");
+    assert_eq!(offer.prompts.complete("mesh_tools__review_mesh", "purpose", "3"), ["3d-print"]);
+    assert!(bench.0.tools().find("mesh_tools__inspect_obj").is_some(), "the prompt names it");
+}
+
+#[test]
 fn images_are_described_averaged_and_put_on_a_sheet() {
     let (bench, out) = (start(), Folder::new());
     let sheet = out.path().join("sheet.png").display().to_string();
@@ -192,6 +208,26 @@ fn the_guide_shows_skills_that_work() {
             answers.push(bench.call(tool["name"].as_str().unwrap_or_default(), example));
         }
     }
+    let offer = bench.0.offer();
+    for (prompt, expected) in [
+        ("notes__review", "Write review notes for the shot sh010. Tone: \n"),
+        ("review_in_style", "# Style of notes\nOne line each; what, where, until when.\n"),
+    ] {
+        let arguments = Map::from_iter([("shot".to_owned(), json!("sh010"))]);
+        let result = offer.prompts.get(prompt, &arguments).expect("there is such a prompt");
+        let result: Value = serde_json::from_slice(&result).expect("a result is JSON");
+        let content = &result["messages"][0]["content"];
+        assert_eq!(content.get("resource").unwrap_or(content)["text"], expected);
+    }
+    for (uri, expected) in [
+        ("skill://notes/resources/style.md", "One line each"),
+        ("studio://shots", "sh020"),
+        ("studio://shots/sh010/brief", "The brief of sh010 is"),
+    ] {
+        let result = offer.resources.read(uri).expect("there is such a resource");
+        assert!(String::from_utf8_lossy(&result).contains(expected), "{uri}");
+    }
+    assert_eq!(offer.resources.list().len(), 2);
     let year = answers[0]["message"].as_str().and_then(|time| time.get(..2));
     assert_eq!(year, Some("20"));
     assert_eq!(

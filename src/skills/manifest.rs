@@ -238,6 +238,13 @@ tools:
   - name: bind
     annotations: {read_only_hint: true, title: Bind skin, openWorldHint: false}
     group: rigging
+prompts:
+  - name: review
+    arguments: [{name: node, required: true, values: [a, b]}]
+    messages: [{role: user, text: "Look at {{node}}"}, {resource: "maya://{{node}}"}]
+resources:
+  - {uri: "maya://notes", name: notes, text: Notes, mime_type: text/markdown}
+  - {uri_template: "maya://{node}/notes", name: node, text: "Notes on {{node}}"}
 unknown: 1
 ---
 # Text

@@ -7,6 +7,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::mcp::PromptArgument;
 use crate::skills::document::{Document, Fields, ManifestError, Source};
 use crate::skills::media;
@@ -36,7 +38,7 @@ pub struct Message {
     pub body: Body,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     User,
@@ -179,4 +181,155 @@ impl Message {
 pub fn needed_name(document: &Document, node: &Node, what: &str) -> Result<String, ManifestError> {
     let name = document.text(node, "name")?.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
     name.ok_or_else(|| document.wrong(node, &format!("{what} has no `name`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::skills::manifest::{self, Skill};
+    use crate::skills::testing::Folder;
+
+    fn read(files: &[(&str, &str)]) -> (Folder, Result<Skill, ManifestError>) {
+        let folder = Folder::new();
+        for (name, text) in files {
+            folder.write(name, text);
+        }
+        let skill = manifest::read(folder.path());
+        (folder, skill)
+    }
+
+    #[test]
+    fn prompts_are_found_in_every_form() {
+        let b = |value: &str| format!("---\nname: b\nmetadata:\n  dcc-mcp:\n    prompts: {value}\n---\n");
+        let one = "name: one\ntemplate: t\n";
+        for (front, expected) in [
+            (
+                "---\nprompts: [{name: a, template: t}, {name: b, messages: [{text: t}]}]\n---\n".to_owned(),
+                &["a", "b"][..],
+            ),
+            (b("prompts.yaml"), &["two", "three"]),
+            (b("prompts/*.prompt.yaml"), &["one", "z"]),
+            (b("prompts/o*.prompt.yaml"), &["one"]),
+            (b("prompts/one.prompt.yaml"), &["one"]),
+            (b("[]"), &[]),
+            // What is not named is read where it is.
+            ("---\nname: b\n---\n".to_owned(), &["two", "three", "one", "z"]),
+        ] {
+            let (_folder, skill) = read(&[
+                ("SKILL.md", &front),
+                ("prompts.yaml", "prompts:\n- {name: two, template: t}\n- {name: three, template: t}\n"),
+                ("prompts/one.prompt.yaml", one),
+                ("prompts/z.prompt.yaml", "- name: z\n  template: t\n"),
+                ("prompts/README.md", "not a prompt"),
+            ]);
+            let skill = skill.unwrap_or_else(|error| panic!("{front}: {error}"));
+            let names: Vec<&str> = skill.prompts.iter().map(|prompt| prompt.name.as_str()).collect();
+            assert_eq!(names, expected, "{front}");
+        }
+    }
+
+    #[test]
+    fn mistakes_name_file_and_line() {
+        let front = |lines: &str| format!("---\nname: x\nprompts:\n- name: p\n{lines}---\n");
+        let b = |value: &str| format!("---\nname: b\nprompts: {value}\n---\n");
+        for (file, text, expected) in [
+            ("SKILL.md", front(""), "SKILL.md:4: a prompt has either `template` or `messages`"),
+            (
+                "SKILL.md",
+                front("  template: t\n  messages: [{text: t}]\n"),
+                "SKILL.md:4: a prompt has either `template` or `messages`",
+            ),
+            ("SKILL.md", front("  template: [t]\n"), "SKILL.md:5: `template` must be text, not a list"),
+            ("SKILL.md", front("  messages: []\n"), "SKILL.md:5: `messages` must be a list of messages"),
+            (
+                "SKILL.md",
+                front("  messages: [t]\n"),
+                "SKILL.md:5: an entry of `messages` must be a map of keys and values, not a single value",
+            ),
+            (
+                "SKILL.md",
+                front("  messages:\n  - {role: system, text: t}\n"),
+                "SKILL.md:6: `role` must be user or assistant",
+            ),
+            (
+                "SKILL.md",
+                front("  messages:\n  - {role: user}\n"),
+                "SKILL.md:6: a message has one of `text`, `image`, `audio`, `resource`",
+            ),
+            (
+                "SKILL.md",
+                front("  messages:\n  - {text: t, image: a.png}\n"),
+                "SKILL.md:6: a message has one of `text`, `image`, `audio`, `resource`",
+            ),
+            (
+                "SKILL.md",
+                front("  messages:\n  - image: a.png\n"),
+                "SKILL.md:6: `image`: there is no file \"a.png\" in the skill folder",
+            ),
+            (
+                "SKILL.md",
+                front("  messages:\n  - image: ../a.png\n"),
+                "SKILL.md:6: `image`: \"../a.png\" leads out of the skill folder; only files inside it are used",
+            ),
+            (
+                "SKILL.md",
+                front("  messages:\n  - image: SKILL.md\n"),
+                "SKILL.md:6: `image`: give `mime_type: image/…` for this file",
+            ),
+            (
+                "SKILL.md",
+                front("  template: t\n  arguments: x\n"),
+                "SKILL.md:6: `arguments` must be a list of arguments",
+            ),
+            (
+                "SKILL.md",
+                front("  template: t\n  arguments:\n  - {title: x}\n"),
+                "SKILL.md:7: an argument has no `name`",
+            ),
+            (
+                "SKILL.md",
+                front("  template: t\n  arguments:\n  - {name: x}\n  - {name: x}\n"),
+                "SKILL.md:8: the argument \"x\" is declared twice",
+            ),
+            (
+                "SKILL.md",
+                front("  template: t\n  arguments:\n  - {name: x, required: maybe}\n"),
+                "SKILL.md:7: `required` must be true or false",
+            ),
+            ("SKILL.md", b("\n- {name: ' ', template: t}"), "SKILL.md:4: a prompt has no `name`"),
+            (
+                "SKILL.md",
+                b("[{name: x, template: t}, {name: x, template: t}]"),
+                "SKILL.md:3: the prompt \"x\" is declared twice",
+            ),
+            (
+                "SKILL.md",
+                b("{a: 1}"),
+                "SKILL.md:3: `prompts` must be a list, or the name of a file, a folder or several (`*`)",
+            ),
+            ("SKILL.md", b("none.yaml"), "SKILL.md:3: `prompts`: there is no file \"none.yaml\" in the skill folder"),
+            (
+                "SKILL.md",
+                b("../*.yaml"),
+                "SKILL.md:3: `prompts`: \"..\" leads out of the skill folder; only files inside it are used",
+            ),
+            ("SKILL.md", b("SKILL.md"), "SKILL.md:1: prompts are read from .yaml files"),
+            ("prompts.yaml", "other: 1\n".to_owned(), "prompts.yaml:1: there is no list `prompts` in this file"),
+            (
+                "prompts.yaml",
+                "\nprompts: x\n".to_owned(),
+                "prompts.yaml:2: `prompts` must be a list, not a single value",
+            ),
+            (
+                "prompts/a.prompt.yaml",
+                "name: a\ntemplate: {}\n".to_owned(),
+                "prompts/a.prompt.yaml:2: `template` must be text, not a map",
+            ),
+        ] {
+            let skill = if file == "SKILL.md" { text.as_str() } else { "---\nname: x\n---\n" };
+            let (folder, skill) = read(&[("SKILL.md", skill), (file, &text)]);
+            let error = skill.map(|skill| skill.name).expect_err(&text).to_string();
+            assert_eq!(error, format!("{}/{expected}", folder.path().display()), "{text}");
+        }
+    }
 }

@@ -225,3 +225,143 @@ fn too_large() -> ErrorObject {
         "with these arguments the prompt would be larger than {RESULT_BYTES_MAX} bytes"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::skills::manifest;
+    use crate::skills::testing::Folder;
+
+    fn skill(folder: &Folder, name: &str, entries: &str) -> Skill {
+        folder.write(&format!("{name}/SKILL.md"), &format!("---\nname: {name}\n{entries}\n---\n"));
+        manifest::read(&folder.path().join(name)).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn set(skills: &[Skill]) -> PromptSet {
+        PromptSet::new(skills.iter(), Arc::new(ResourceSet::new(skills.iter())))
+    }
+
+    fn get(set: &PromptSet, name: &str, arguments: Value) -> Value {
+        match set.get(name, arguments.as_object().expect("an object")) {
+            Ok(result) => serde_json::from_slice(&result).expect("a result is JSON"),
+            Err(error) => json!({"code": error.code, "message": error.message}),
+        }
+    }
+
+    #[test]
+    fn a_prompt_has_its_values_put_in() {
+        let folder = Folder::new();
+        let review = r#"prompts:
+- name: review
+  title: Review
+  description: Looks closely.
+  arguments: [{name: file, description: What, required: true}, {name: how, values: [well, quickly, quietly]}]
+  template: "Review {{file}} {{ how }}. {{unknown}}""#;
+        let skills = [skill(&folder, "my-a", review), skill(&folder, "b", "prompts: [{name: plain, template: Hello}]")];
+        let set = set(&skills);
+        let listed = r#"[{"name":"b__plain","_meta":{"io.dcc-mcp/skill":"b"}},{"name":"my_a__review","title":"Review","description":"Looks closely.","arguments":[{"name":"file","description":"What","required":true},{"name":"how","required":false}],"_meta":{"io.dcc-mcp/skill":"my-a"}}]"#;
+        assert_eq!(String::from_utf8_lossy(&set.encoded()), listed);
+        let message = |text: &str| json!({"role": "user", "content": {"type": "text", "text": text}});
+        for (name, arguments, expected) in [
+            ("b__plain", json!({}), json!({"messages": [message("Hello")]})),
+            ("plain", json!({"more": 1}), json!({"messages": [message("Hello")]})),
+            (
+                "my_a__review",
+                json!({"file": "{{how}}", "how": "well"}),
+                json!({"description": "Looks closely.", "messages": [message("Review {{how}} well. {{unknown}}")]}),
+            ),
+            (
+                "review",
+                json!({"file": "x"}),
+                json!({"description": "Looks closely.", "messages": [message("Review x . {{unknown}}")]}),
+            ),
+            (
+                "review",
+                json!({"how": "x"}),
+                json!({"code": -32602, "message": "the prompt \"my_a__review\" needs the argument \"file\""}),
+            ),
+            (
+                "review",
+                json!({"file": 1}),
+                json!({"code": -32602, "message": "the argument \"file\" of a prompt must be a string"}),
+            ),
+            (
+                "none",
+                json!({}),
+                json!({"code": -32602, "message": "there is no prompt \"none\"; prompts/list names all"}),
+            ),
+        ] {
+            assert_eq!(get(&set, name, arguments), expected);
+        }
+        for (name, argument, typed, expected) in [
+            ("my_a__review", "how", "qui", &["quickly", "quietly"][..]),
+            ("review", "how", "", &["well", "quickly", "quietly"]),
+            ("review", "how", "x", &[]),
+            ("review", "file", "", &[]),
+            ("review", "none", "", &[]),
+            ("none", "how", "", &[]),
+        ] {
+            assert_eq!(set.complete(name, argument, typed), expected, "{name} {argument} {typed}");
+        }
+    }
+
+    #[test]
+    fn messages_show_images_and_resources() {
+        let folder = Folder::new();
+        folder.write("a/pictures/dot.png", "\u{1}png");
+        folder.write("a/sound.bin", "wave");
+        let shown = r#"prompts:
+- name: shown
+  arguments: [{name: uri}]
+  messages:
+  - {role: assistant, text: Look}
+  - image: pictures/dot.png
+  - {audio: sound.bin, mime_type: audio/x-own}
+  - resource: "{{uri}}""#;
+        let skills = [
+            skill(&folder, "a", shown),
+            skill(&folder, "b", "resources: [{uri: 'test://x', name: x, text: 'Hi', mime_type: text/css}]"),
+        ];
+        let set = set(&skills);
+        let got = get(&set, "shown", json!({"uri": "test://x"}));
+        let expected = json!({"messages": [
+            {"role": "assistant", "content": {"type": "text", "text": "Look"}},
+            {"role": "user", "content": {"type": "image", "data": "AXBuZw==", "mimeType": "image/png"}},
+            {"role": "user", "content": {"type": "audio", "data": "d2F2ZQ==", "mimeType": "audio/x-own"}},
+            {"role": "user", "content": {"type": "resource", "resource": {"uri": "test://x", "mimeType": "text/css", "text": "Hi"}}},
+        ]});
+        assert_eq!(got, expected);
+        assert_eq!(get(&set, "shown", json!({"uri": "test://y"}))["code"], -32602);
+        std::fs::remove_file(folder.path().join("a/pictures/dot.png")).expect("it can be removed");
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("a/pictures/dot.png"))
+            .expect("a link can be made");
+        let gone = get(&set, "shown", json!({"uri": "test://x"}));
+        assert_eq!(gone["code"], -32603);
+        assert!(gone["message"].as_str().is_some_and(|text| text.contains("leads out of the skill folder")), "{gone}");
+    }
+
+    #[test]
+    fn results_are_bounded() {
+        let folder = Folder::new();
+        folder.write("a/big.txt", &"x".repeat(6 * 1024 * 1024));
+        let many = "{text: '{{x}}'}, ".repeat(40);
+        let front = format!(
+            "prompts:\n- {{name: square, arguments: [{{name: x}}], template: '{}'}}\n- {{name: many, arguments: [{{name: x}}], messages: [{many}]}}\n- {{name: files, messages: [{{resource: 'a:b'}}, {{resource: 'a:b'}}, {{resource: 'a:b'}}]}}\nresources: [{{uri: 'a:b', file: big.txt}}]",
+            "{{x}}".repeat(100_000)
+        );
+        let skills = [skill(&folder, "a", &front)];
+        let set = set(&skills);
+        let million = "x".repeat(1024 * 1024);
+        for (name, value) in
+            [("square", million.as_str()), ("many", &million), ("many", &"\u{1}".repeat(100_000)), ("files", "")]
+        {
+            let got = get(&set, name, json!({"x": value}));
+            assert_eq!(got["code"], -32602, "{name}");
+            assert!(got["message"].as_str().is_some_and(|text| text.contains("would be larger than")), "{got}");
+        }
+        let fine = set.get("square", json!({"x": "y"}).as_object().expect("an object")).expect("it is small");
+        assert!(fine.len() < 200_000);
+    }
+}

@@ -234,3 +234,137 @@ fn check_uri(uri: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::skills::manifest::{self, Skill};
+    use crate::skills::testing::Folder;
+
+    fn read(folder: &Folder, front: &str) -> Result<Skill, ManifestError> {
+        folder.write("s/SKILL.md", &format!("---\nname: my skill\n{front}\n---\n"));
+        manifest::read(&folder.path().join("s"))
+    }
+
+    fn uris(skill: &Skill) -> Vec<&str> {
+        skill.resources.resources.iter().map(|entry| entry.uri.as_str()).collect()
+    }
+
+    #[test]
+    fn resources_are_found_in_every_form() {
+        let folder = Folder::new();
+        folder.write("secret.txt", "not of the skill");
+        folder.write("s/resources/a.md", "a");
+        folder.write("s/resources/deep/er/b é.bin", "b");
+        folder.write("s/resources/.hidden", "no");
+        folder.write("s/resources/data.yaml", "any: thing");
+        folder.write("s/resources/a.resource.yaml", "name: A\nuri: x://a\nfile: a.md\n");
+        folder.write("s/more.yaml", "resources:\n- {name: t, text: t}\n- {name: n, file: resources/data.yaml}\n");
+        folder.write("s/1/2/3/4/5.txt", "too deep");
+        let links = [
+            ("../../secret.txt", "s/resources/out.txt"),
+            ("/etc", "s/resources/etc"),
+            ("..", "s/resources/up"),
+            ("a.md", "s/resources/alias.md"),
+        ];
+        for (target, link) in links {
+            std::os::unix::fs::symlink(target, folder.path().join(link)).expect("a link can be made");
+        }
+        let whole = [
+            "x://a",
+            "skill://my%20skill/resources/alias.md",
+            "skill://my%20skill/resources/data.yaml",
+            "skill://my%20skill/resources/deep/er/b%20%C3%A9.bin",
+        ];
+        for (front, expected) in [
+            ("", &whole[..]),
+            ("resources: resources", &whole),
+            ("resources: ./resources/", &whole),
+            ("resources: resources/*.resource.yaml", &whole[..1]),
+            (
+                "resources: resources/*.md",
+                &["skill://my%20skill/resources/a.md", "skill://my%20skill/resources/alias.md"],
+            ),
+            ("resources: resources/a.md", &["skill://my%20skill/resources/a.md"]),
+            ("resources: more.yaml", &["skill://my%20skill/t", "skill://my%20skill/resources/data.yaml"]),
+            ("resources: [{uri: 'y:z', text: t, name: n}]", &["y:z"]),
+            ("resources: '1'", &["skill://my%20skill/1/2/3/4/5.txt"]),
+            ("resources: []", &[]),
+        ] {
+            let skill = read(&folder, front).unwrap_or_else(|error| panic!("{front}: {error}"));
+            assert_eq!(uris(&skill), expected, "{front}");
+        }
+        std::fs::create_dir(folder.path().join("s/1/2/3/4/4")).expect("a folder can be made");
+        folder.write("s/1/2/3/4/4/6.txt", "too deep");
+        assert_eq!(uris(&read(&folder, "resources: '1'").expect("it is read")).len(), 1);
+        let skill = read(&folder, "").expect("it is read");
+        let entry = &skill.resources.resources[0];
+        assert_eq!((entry.facts.name.as_str(), entry.facts.mime_type.as_deref()), ("A", Some("text/markdown")));
+        assert_eq!(entry.size, Some(1));
+    }
+
+    #[test]
+    fn mistakes_name_file_and_line() {
+        let long = format!("resources:\n- {{name: n, text: t, uri: 'x:{}'}}", "y".repeat(RESOURCE_URI_BYTES_MAX));
+        for (front, expected) in [
+            (
+                "resources:\n- x",
+                "SKILL.md:4: an entry of `resources` must be a map of keys and values, not a single value",
+            ),
+            ("resources:\n- {name: n}", "SKILL.md:4: a resource has either `file` or `text`"),
+            ("resources:\n- {name: n, text: t, file: SKILL.md}", "SKILL.md:4: a resource has either `file` or `text`"),
+            ("resources:\n- {text: t}", "SKILL.md:4: a resource has no `name`"),
+            ("resources:\n- file: none", "SKILL.md:4: `file`: there is no file \"none\" in the skill folder"),
+            (
+                "resources:\n- file: ../secret",
+                "SKILL.md:4: `file`: \"../secret\" leads out of the skill folder; only files inside it are used",
+            ),
+            (
+                "resources:\n- file: /etc/passwd",
+                "SKILL.md:4: `file`: \"/etc/passwd\" leads out of the skill folder; only files inside it are used",
+            ),
+            (
+                "resources: ..",
+                "SKILL.md:3: `resources`: \"..\" leads out of the skill folder; only files inside it are used",
+            ),
+            ("resources: none", "SKILL.md:3: `resources`: there is no file \"none\" in the skill folder"),
+            ("resources: '*/*'", "SKILL.md:3: `resources`: there is no file \"*/*\" in the skill folder"),
+            (
+                "resources: {a: 1}",
+                "SKILL.md:3: `resources` must be a list, or the name of a file, a folder or several (`*`)",
+            ),
+            (
+                "resources:\n- {name: n, text: t, uri: relative}",
+                "SKILL.md:4: `uri` \"relative\": it does not begin with a scheme such as `skill:`",
+            ),
+            (
+                "resources:\n- {name: n, text: t, uri: 'x:a b'}",
+                "SKILL.md:4: `uri` \"x:a b\": it has a blank or a control character",
+            ),
+            (long.as_str(), "it is longer than 2048 bytes"),
+            (
+                "resources:\n- {name: n, text: t}\n- {name: n, text: u}",
+                "SKILL.md:5: the resource \"skill://my%20skill/n\" is declared twice",
+            ),
+            (
+                "resources:\n- {name: n, text: t, uri_template: 'x:{+y}'}",
+                "SKILL.md:4: `uri_template` \"x:{+y}\": `{+y}` is no plain name; operators of RFC 6570 are not known here",
+            ),
+            ("resources:\n- {name: n, uri_template: 'x:{y}'}", "SKILL.md:4: a template has no `text`"),
+            ("resources:\n- {text: n, uri_template: 'x:{y}'}", "SKILL.md:4: a template has no `name`"),
+            (
+                "resources:\n- {name: n, file: f, uri_template: 'x:{y}'}",
+                "SKILL.md:4: `uri_template` goes with `text`, not with `file`",
+            ),
+            (
+                "resources:\n- {name: n, text: t, uri_template: 'x:{y}', arguments: [{name: z}]}",
+                "SKILL.md:4: the argument \"z\" is not in `uri_template`",
+            ),
+        ] {
+            let folder = Folder::new();
+            folder.write("secret", "not of the skill");
+            let error = read(&folder, front).map(|skill| skill.name).expect_err(front).to_string();
+            assert!(error.ends_with(expected), "{front} gave {error}");
+        }
+    }
+}

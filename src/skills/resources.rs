@@ -235,7 +235,7 @@ fn escaped_len(text: &str) -> usize {
 }
 
 fn not_found(uri: &str) -> ErrorObject {
-    ErrorObject::new(RESOURCE_NOT_FOUND, format!("there is no resource \"{uri}\"; resources/list names all"))
+    ErrorObject::new(RESOURCE_NOT_FOUND, "there is no such resource; resources/list names all")
         .with_data(json!({"uri": uri}))
 }
 
@@ -243,5 +243,133 @@ fn file_error(uri: &str, error: &FileError) -> ErrorObject {
     match error {
         FileError::Missing { .. } => not_found(uri),
         _ => ErrorObject::new(INTERNAL_ERROR, format!("\"{uri}\": {error}")).with_data(json!({"uri": uri})),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::skills::manifest;
+    use crate::skills::testing::Folder;
+
+    fn skill(folder: &Folder, front: &str) -> Skill {
+        folder.write("s/SKILL.md", &format!("---\nname: s\n{front}\n---\n"));
+        manifest::read(&folder.path().join("s")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn set(skill: &Skill) -> ResourceSet {
+        ResourceSet::new(std::iter::once(skill))
+    }
+
+    fn read(set: &ResourceSet, uri: &str) -> Value {
+        match set.read(uri) {
+            Ok(result) => {
+                let result: Value = serde_json::from_slice(&result).expect("a result is JSON");
+                assert_eq!(result["contents"].as_array().map(Vec::len), Some(1));
+                result["contents"][0].clone()
+            }
+            Err(error) => json!({"code": error.code, "message": error.message, "data": error.data}),
+        }
+    }
+
+    #[test]
+    fn what_is_listed_can_be_read() {
+        let folder = Folder::new();
+        folder.write("s/resources/a.md", "# A é");
+        folder.write("s/resources/plain", "p");
+        folder.write("s/resources/b.resource.yaml", "[{uri: 'x:b', name: b, title: B, text: '{}', mimeType: application/json}, {uri_template: 'x://{id}/data', name: t, text: 'id is {{id}}', arguments: [{name: id, values: [12, 13, 2]}]}]");
+        std::fs::write(folder.path().join("s/resources/c.png"), [0xff, 0, 1]).expect("a file can be written");
+        let skill = skill(&folder, "");
+        let set = set(&skill);
+        let meta = json!({"io.dcc-mcp/skill": "s"});
+        let expected = json!([
+            {"uri": "skill://s/resources/a.md", "name": "a.md", "mimeType": "text/markdown", "size": 6, "_meta": meta},
+            {"uri": "skill://s/resources/c.png", "name": "c.png", "mimeType": "image/png", "size": 3, "_meta": meta},
+            {"uri": "skill://s/resources/plain", "name": "plain", "size": 1, "_meta": meta},
+            {"uri": "x:b", "name": "b", "title": "B", "mimeType": "application/json", "size": 2, "_meta": meta},
+        ]);
+        assert_eq!(serde_json::from_slice::<Value>(&set.encoded()).expect("a list is JSON"), expected);
+        assert_eq!(set.encoded().to_vec(), jsonrpc::to_bytes(&set.list()));
+        let templates =
+            r#"[{"uriTemplate":"x://{id}/data","name":"t","mimeType":"text/plain","_meta":{"io.dcc-mcp/skill":"s"}}]"#;
+        assert_eq!(String::from_utf8_lossy(&set.encoded_templates()), templates);
+        for (uri, mime_type, key, content) in [
+            ("skill://s/resources/a.md", "text/markdown", "text", "# A é"),
+            ("skill://s/resources/plain", "text/plain", "text", "p"),
+            ("skill://s/resources/c.png", "image/png", "blob", "/wAB"),
+            ("x:b", "application/json", "text", "{}"),
+            ("x://123/data", "text/plain", "text", "id is 123"),
+            ("x://%7B%7Bid%7D%7D/data", "text/plain", "text", "id is {{id}}"),
+        ] {
+            assert!(set.contains(uri), "{uri}");
+            assert_eq!(read(&set, uri), json!({"uri": uri, "mimeType": mime_type, key: content}));
+        }
+        assert_eq!(set.complete("x://{id}/data", "id", "1"), ["12", "13"]);
+        assert_eq!(set.complete("x://{id}/data", "other", ""), Vec::<String>::new());
+        assert_eq!(set.complete("x://{ID}/data", "id", ""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn nothing_else_can_be_read() {
+        let folder = Folder::new();
+        folder.write("secret", "not of the skill");
+        for name in ["gone", "swapped", "pipe"] {
+            folder.write(&format!("s/resources/{name}"), "x");
+        }
+        let skill = skill(&folder, "resources: resources");
+        let set = set(&skill);
+        let place = |name: &str| folder.path().join("s/resources").join(name);
+        for name in ["gone", "swapped", "pipe"] {
+            std::fs::remove_file(place(name)).expect("it can be removed");
+        }
+        std::os::unix::fs::symlink("../../secret", place("swapped")).expect("a link can be made");
+        assert!(std::process::Command::new("mkfifo").arg(place("pipe")).status().expect("mkfifo runs").success());
+        let long = format!("skill://s/{}", "x".repeat(1_000_000));
+        for (uri, code, message) in [
+            ("skill://s/resources/gone", -32002, "there is no such resource"),
+            ("skill://s/resources/swapped", -32603, "leads out of the skill folder"),
+            ("skill://s/resources/pipe", -32603, "is not a regular file"),
+            ("skill://s/resources/../SKILL.md", -32002, "there is no such resource"),
+            ("skill://s/SKILL.md", -32002, "there is no such resource"),
+            ("skill://s/resources/%2e%2e/SKILL.md", -32002, "there is no such resource"),
+            ("file:///etc/passwd", -32002, "there is no such resource"),
+            ("", -32002, "there is no such resource"),
+            (&long, -32002, "there is no such resource"),
+        ] {
+            let got = read(&set, uri);
+            assert_eq!((&got["code"], &got["data"]), (&json!(code), &json!({"uri": uri})));
+            assert!(got["message"].as_str().is_some_and(|text| text.contains(message)), "{got}");
+        }
+    }
+
+    #[test]
+    fn large_contents_fit_into_a_reply_or_are_refused() {
+        let folder = Folder::new();
+        let limit = RESOURCE_BYTES_MAX as usize;
+        folder.write("s/resources/whole", &"x".repeat(limit));
+        folder.write("s/resources/escapes", &"\u{1}".repeat(limit));
+        folder.write("s/resources/big", &"x".repeat(limit + 1));
+        let skill = skill(&folder, "");
+        let set = set(&skill);
+        let long = |name: &str| set.read(&format!("skill://s/resources/{name}")).map(|bytes| bytes.len());
+        assert!(long("whole").is_ok_and(|bytes| bytes < limit + 1000));
+        assert!(long("escapes").is_ok_and(|bytes| bytes <= RESULT_BYTES_MAX));
+        assert!(read(&set, "skill://s/resources/escapes")["blob"].is_string());
+        let big = read(&set, "skill://s/resources/big");
+        assert_eq!(big["code"], -32603);
+        assert!(big["message"].as_str().is_some_and(|text| text.contains("is larger than 8388608 bytes")), "{big}");
+    }
+
+    #[test]
+    fn changes_of_content_are_told() {
+        let folder = Folder::new();
+        folder.write("s/resources/a.txt", "one");
+        folder.write("s/resources/b.txt", "one");
+        let before = skill(&folder, "");
+        assert_eq!(set(&skill(&folder, "")).changed_since(&set(&before)), Vec::<String>::new());
+        folder.write("s/resources/a.txt", "one and two");
+        folder.write("s/resources/new.txt", "new");
+        std::fs::remove_file(folder.path().join("s/resources/b.txt")).expect("it can be removed");
+        assert_eq!(set(&skill(&folder, "")).changed_since(&set(&before)), ["skill://s/resources/a.txt"]);
     }
 }
