@@ -10,10 +10,11 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
+use crate::endpoint::asking::Asker;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
-use crate::mcp::{CallToolResult, Revision};
+use crate::mcp::{CallToolResult, LogLevel, Revision};
 use crate::session::State;
 
 /// What is served: the tools of one instance, or of all.
@@ -42,6 +43,10 @@ pub struct ToolCall<'a> {
     pub meta: Option<&'a str>,
     /// The progress token as JSON text inside `meta`.
     pub progress_token: Option<&'a RawValue>,
+    /// Log messages are wanted from this level on.
+    pub log_level: Option<LogLevel>,
+    /// How the client can be asked something while the call runs.
+    pub asker: Option<Asker<'a>>,
     pub ticket: &'a Ticket<'a>,
     pub deadline: Deadline,
 }
