@@ -83,7 +83,7 @@ impl Dialog for Talk<'_, '_, '_> {
     }
 
     fn answer(&mut self) -> Option<(u64, Answer)> {
-        self.questions.next()
+        self.questions.answer()
     }
 }
 

@@ -97,7 +97,7 @@ impl<'t> Questions<'t> {
         Questions { asker, inbox: None }
     }
 
-    /// The request to be written to the client, and the number under which `next` will give its answer.
+    /// The request to be written to the client, and the number under which `answer` will give its answer.
     pub fn begin(&mut self, method: &str, params: &str) -> Result<(u64, Vec<u8>), ErrorObject> {
         // Read for half characters too, which clients could not read.
         let value: Value = serde_json::from_str(params)
@@ -122,13 +122,13 @@ impl<'t> Questions<'t> {
         Ok((number, text.into_bytes()))
     }
 
-    /// Readable once `next` has an answer.
+    /// Readable once `answer` has an answer.
     pub fn wake(&self) -> Option<BorrowedFd<'_>> {
         self.inbox.as_ref().map(|inbox| inbox.wake.as_fd())
     }
 
     /// An answer that has come.
-    pub fn next(&mut self) -> Option<(u64, Answer)> {
+    pub fn answer(&mut self) -> Option<(u64, Answer)> {
         let inbox = self.inbox.as_mut()?;
         let again = |_| {
             // The pipe is emptied before the queue is looked at once more, so that no answer goes unnoticed.
@@ -223,7 +223,7 @@ mod tests {
     fn only_who_was_asked_answers_and_only_once() {
         let table = AskTable::new();
         let mut questions = Questions::new(Some(Asker { table: &table, session: 1, client: ALL }));
-        assert!(questions.wake().is_none() && questions.next().is_none());
+        assert!(questions.wake().is_none() && questions.answer().is_none());
         let (first, request) = questions.begin("elicitation/create", r#"{"message":"?"}"#).expect("it is asked");
         let (second, other) = questions.begin("roots/list", "{}").expect("it is asked");
         let text = String::from_utf8_lossy(&request).into_owned();
@@ -231,14 +231,14 @@ mod tests {
         table.answer(2, &id_of(&request), Ok(raw("{}")));
         table.answer(1, "7", Ok(raw("{}")));
         table.answer(1, "\"x.0\"", Ok(raw("{}")));
-        assert!(!is_awake(&questions) && questions.next().is_none());
+        assert!(!is_awake(&questions) && questions.answer().is_none());
         table.answer(1, &id_of(&other), Err(raw(r#"{"code":1}"#)));
         table.answer(1, &id_of(&request), Ok(raw(r#"{"a":1}"#)));
         table.answer(1, &id_of(&request), Ok(raw(r#"{"a":2}"#)));
         assert!(is_awake(&questions));
-        assert_eq!(questions.next(), Some((second, Err(br#"{"code":1}"#.to_vec()))));
-        assert_eq!(questions.next(), Some((first, Ok(br#"{"a":1}"#.to_vec()))));
-        assert!(questions.next().is_none() && !is_awake(&questions));
+        assert_eq!(questions.answer(), Some((second, Err(br#"{"code":1}"#.to_vec()))));
+        assert_eq!(questions.answer(), Some((first, Ok(br#"{"a":1}"#.to_vec()))));
+        assert!(questions.answer().is_none() && !is_awake(&questions));
         assert!(questions.close().is_empty() && lock(&table.open).is_empty());
     }
 

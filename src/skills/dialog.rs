@@ -175,7 +175,7 @@ impl Conversation {
             return;
         }
         let text = self.output.split_off(line);
-        let message = std::str::from_utf8(&text).ok().and_then(|text| message(text));
+        let message = std::str::from_utf8(&text).ok().and_then(message);
         match message {
             Some(_) if self.messages >= SCRIPT_MESSAGES_MAX => self.ignored += text.len(),
             Some(Message::Notification { method, params }) => {
