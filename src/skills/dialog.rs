@@ -6,14 +6,14 @@
 //! **Invariant**: output is kept byte for byte and in its order; each question of a script that is listened to gets one
 //! answer, one line, unless the call ends before.
 //! **Thread**: the caller's.
-//! **Bounds**: `SCRIPT_MESSAGE_BYTES_MAX`, `SCRIPT_MESSAGES_MAX`, `QUESTIONS_PER_CALL_MAX`, `RESULT_DEPTH_MAX`.
+//! **Bounds**: `SCRIPT_MESSAGE_BYTES_MAX`, `SCRIPT_MESSAGES_MAX`, `QUESTIONS_PER_CALL_MAX`; depth is that of `jsonrpc.rs`.
 //! Left out on purpose: pipes (`child.rs`), and where messages go (whoever implements `Dialog`).
 
 use std::os::fd::BorrowedFd;
 
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND, Message};
-use crate::limits::{QUESTIONS_PER_CALL_MAX, RESULT_DEPTH_MAX, SCRIPT_MESSAGE_BYTES_MAX, SCRIPT_MESSAGES_MAX};
-use crate::skills::json;
+use crate::limits::{QUESTIONS_PER_CALL_MAX, SCRIPT_MESSAGE_BYTES_MAX, SCRIPT_MESSAGES_MAX};
 
 /// Whom a running script talks to.
 pub trait Dialog {
@@ -175,7 +175,7 @@ impl Conversation {
             return;
         }
         let text = self.output.split_off(line);
-        let message = std::str::from_utf8(&text).ok().and_then(message);
+        let message = std::str::from_utf8(&text).ok().and_then(|text| jsonrpc::parse_one(text).ok());
         match message {
             Some(_) if self.messages >= SCRIPT_MESSAGES_MAX => self.ignored += text.len(),
             Some(Message::Notification { method, params }) => {
@@ -239,11 +239,6 @@ fn may_be_message(line: &[u8]) -> bool {
     line.len() <= SCRIPT_MESSAGE_BYTES_MAX && line.trim_ascii_start().starts_with(b"{") && has(b"\"jsonrpc\"")
 }
 
-fn message(text: &str) -> Option<Message<'_>> {
-    // Deeper ones could not be read at their destination, inside an envelope.
-    if json::is_deeper_than(text, RESULT_DEPTH_MAX) { None } else { jsonrpc::parse_one(text).ok() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,7 +286,7 @@ mod tests {
         let told = r#"notifications/progress {"progress":1}"#;
         let response = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
         let deep =
-            format!(r#"{{"jsonrpc":"2.0","method":"x","params":{{"a":{}{}}}}}"#, "[".repeat(100), "]".repeat(100));
+            format!(r#"{{"jsonrpc":"2.0","method":"x","params":{{"a":{}{}}}}}"#, "[".repeat(200), "]".repeat(200));
         let long =
             format!(r#"{{"jsonrpc":"2.0","method":"x","params":{{"a":"{}"}}}}"#, "x".repeat(SCRIPT_MESSAGE_BYTES_MAX));
         for (text, output, heard) in [

@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::limits::{SCRIPT_WORD_BYTES_MAX, SCRIPT_WORDS_BYTES_MAX, SCRIPTS_RUNNING_MAX};
 use crate::skills::child::{self, Watch};
 use crate::skills::files;
-use crate::skills::json;
 use crate::skills::outcome::{Of, Outcome, outcome};
 use crate::skills::set::SkillTool;
 
