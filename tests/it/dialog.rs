@@ -177,7 +177,8 @@ fn a_script_that_asks_without_saying_so_fails_with_advice() {
 fn the_client_is_asked_and_its_answer_reaches_the_script() {
     let (world, _gateway, instance) = start();
     let through = format!("/mcp/{}", instance.short());
-    for (address, path) in [(instance.address, "/mcp"), (world.gateway(), &through)] {
+    for (address, path) in [(instance.address, "/mcp"), (world.gateway(), &through), (world.gateway(), "/mcp/dcc/maya")]
+    {
         let session = Session::open_answering(address, path, R11);
         for (method, params) in [
             ("elicitation/create", json!({"message": "Which shot?", "requestedSchema": {"type": "object"}})),
