@@ -11,6 +11,7 @@
 //! Left out on purpose: what tools there are and how they run.
 
 pub mod access;
+pub mod asking;
 pub mod calls;
 pub mod media;
 pub mod modern;
@@ -26,6 +27,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
+use crate::endpoint::asking::{AskTable, Asker};
 use crate::endpoint::calls::CallTable;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
 use crate::endpoint::service::{Answer, Failure, Payload, Service};
@@ -35,7 +37,7 @@ use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::{CancelledParams, InitializeParams, Listed, MODERN, PaginatedParams, Revision};
+use crate::mcp::{CancelledParams, InitializeParams, Listed, LogLevel, MODERN, PaginatedParams, Revision};
 use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {
@@ -44,6 +46,7 @@ pub struct Endpoint {
     pub server_name: String,
     pub call_timeout: std::time::Duration,
     calls: CallTable,
+    asking: AskTable,
     ended: EndedSessions,
     ids: EventIds,
 }
@@ -61,8 +64,8 @@ impl Endpoint {
         server_name: String,
         call_timeout: std::time::Duration,
     ) -> Endpoint {
-        let (calls, ended) = (CallTable::default(), EndedSessions::default());
-        Endpoint { service, hub, server_name, call_timeout, calls, ended, ids: EventIds::new() }
+        let (calls, asking, ended) = (CallTable::default(), AskTable::new(), EndedSessions::default());
+        Endpoint { service, hub, server_name, call_timeout, calls, asking, ended, ids: EventIds::new() }
     }
 
     /// Serves one request to the MCP endpoint; `headers` go with the answer.
@@ -241,18 +244,23 @@ impl Endpoint {
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         let ticket = self.calls.begin(session.key, id.text());
-        let call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
+        let mut call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
+        call.asker = Some(Asker { table: &self.asking, session: session.key, client: session.client });
+        call.log_level = Some(LogLevel::Info);
         let answer = self.service.call(&call, outlet);
         if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }
     }
 
-    /// Takes a notification, or a response to a request that we did not make.
+    /// Takes a notification, or the answer to a question.
     fn take(&self, session: Session, message: &Message<'_>) {
-        if let Message::Notification { method, params: Some(params) } = message
-            && method == "notifications/cancelled"
-            && let Ok(params) = serde_json::from_str::<CancelledParams<'_>>(params.get())
-        {
-            self.calls.cancel(session.key, params.request_id.get());
+        match message {
+            Message::Notification { method, params: Some(params) } if method == "notifications/cancelled" => {
+                if let Ok(params) = serde_json::from_str::<CancelledParams<'_>>(params.get()) {
+                    self.calls.cancel(session.key, params.request_id.get());
+                }
+            }
+            Message::Response { id, result } => self.asking.answer(session.key, id.text(), *result),
+            Message::Notification { .. } | Message::Request { .. } => {}
         }
     }
 

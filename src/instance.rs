@@ -26,6 +26,7 @@ use crate::skills::offer::Offer;
 use crate::skills::set::SkillTool;
 use crate::skills::tools::skill_tools;
 use crate::status::Status;
+use crate::talk::Talk;
 
 pub struct InstanceService {
     skills: Arc<Skills>,
@@ -154,13 +155,10 @@ impl InstanceService {
         call.ticket.on_cancel(move || canceller.cancel());
         // A duplicate, since the outlet itself is written to meanwhile.
         let client = outlet.socket().and_then(|socket| socket.try_clone_to_owned().ok());
-        let mut progress = call.progress();
-        let mut idle = || {
-            // A client that cannot be written to is noticed by its socket.
-            let _ = outlet.keep_alive(&mut progress);
-        };
         let watched = client.as_ref().map(|client| client.as_fd());
-        let outcome = self.skills.call(tool, arguments, call.deadline, &cancel, watched, &mut idle);
+        let mut talk = Talk::new(call, outlet);
+        let outcome = self.skills.call(tool, arguments, call.deadline, &cancel, watched, &mut talk);
+        talk.end();
         Ok(Payload::Owned(outcome.json))
     }
 }

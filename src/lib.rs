@@ -32,6 +32,7 @@ pub mod status;
 
 pub mod gateway;
 pub mod instance;
+pub mod talk;
 
 pub mod config;
 pub mod query;

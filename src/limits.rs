@@ -190,6 +190,15 @@ pub const SKILLS_MAX: usize = 1000;
 pub const SKILLS_SCAN_EVERY: Duration = Duration::from_secs(2);
 /// Bytes of a script's standard output. Beyond: its process group is ended and the result says so.
 pub const SCRIPT_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of one JSON-RPC message of a script, and of one answer to it: an image may be in it. Beyond: a longer line is
+/// output, a larger answer an error; as long as so much waits to be read by a script, it is not listened to.
+pub const SCRIPT_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// JSON-RPC messages of one script: one a second for the longest time there is. Beyond: not passed on, and counted as output.
+pub const SCRIPT_MESSAGES_MAX: usize = 100_000;
+/// Questions of one call that wait for their answers. Beyond: an error to the script.
+pub const QUESTIONS_PER_CALL_MAX: usize = 16;
+/// Questions of all calls that wait for their answers. Beyond: an error to the script.
+pub const QUESTIONS_MAX: usize = 4096;
 /// The last bytes of standard error that are kept for the result of a failed script.
 pub const SCRIPT_STDERR_TAIL_BYTES: usize = 4 * 1024;
 /// Time between SIGTERM and SIGKILL for a script's process group.
@@ -254,6 +263,7 @@ const _: () = assert!(
     RESOURCE_BYTES_MAX / 3 * 4 + 64 * 1024 < RESULT_BYTES_MAX as u64,
     "a resource in Base64 must fit into a result"
 );
+const _: () = assert!(SCRIPT_MESSAGE_BYTES_MAX < SCRIPT_OUTPUT_BYTES_MAX && SCRIPT_MESSAGE_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(TOOL_LIST_BYTES_MAX < BODY_BYTES_MAX as u64, "a tool list must fit into a reply");
 const _: () =
     assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");

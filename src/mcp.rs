@@ -119,6 +119,23 @@ pub struct CompleteArgument {
 pub struct CallMeta<'a> {
     #[serde(borrow)]
     pub progress_token: Option<&'a RawValue>,
+    /// From 2026-07-28 on: log messages are wanted, from this level on.
+    #[serde(rename = "io.modelcontextprotocol/logLevel")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// Levels of log messages (RFC 5424, section 6.2.1), the least important first.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Notice,
+    Warning,
+    Error,
+    Critical,
+    Alert,
+    Emergency,
 }
 
 #[derive(Deserialize)]
@@ -152,7 +169,10 @@ impl<'de> Deserialize<'de> for ClientCapabilities {
     fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<ClientCapabilities, D::Error> {
         let members = serde_json::Map::deserialize(input)?;
         let has = |name| members.get(name).is_some_and(serde_json::Value::is_object);
-        Ok(ClientCapabilities { roots: has("roots"), sampling: has("sampling"), elicitation: has("elicitation") })
+        // From 2025-11-25 on there are two kinds: nothing said means forms, which is the one that is meant here.
+        let kinds = members.get("elicitation").and_then(serde_json::Value::as_object);
+        let elicitation = kinds.is_some_and(|kinds| kinds.contains_key("form") || !kinds.contains_key("url"));
+        Ok(ClientCapabilities { roots: has("roots"), sampling: has("sampling"), elicitation })
     }
 }
 

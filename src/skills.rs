@@ -3,7 +3,7 @@
 //! The parts in reading order: a folder is read (`yaml`, `files`, `document`, `entry`, `prompt_entry`, `resource_entry`,
 //! `manifest`), found again and again (`discover`), put on a shelf with what is loaded (`shelf`), from which follows what is
 //! offered (`set`, `prompts`, `resources`, `offer`); agents work on the shelf by tools (`tools`, `search`), and a call runs a
-//! script (`arguments`, `run`, `child`, `ending`, `outcome`).
+//! script (`arguments`, `run`, `child`, `dialog`, `ending`, `outcome`).
 //!
 //! **Invariant**: what is offered is one snapshot, replaced as a whole; a change is told after the new snapshot is in
 //! place, in the order of the changes, and only if a client can see it. No lock is held during I/O but the one
@@ -25,6 +25,7 @@ use crate::deadline::Deadline;
 use crate::limits::{INBOX_MAX, SKILLS_SCAN_EVERY};
 use crate::mcp::CallToolResult;
 use crate::skills::child::{Cancel, Watch};
+use crate::skills::dialog::Dialog;
 use crate::skills::discover::Discovery;
 use crate::skills::offer::Offer;
 use crate::skills::outcome::Outcome;
@@ -36,6 +37,7 @@ use crate::worker::{Work, Worker};
 
 pub mod arguments;
 pub mod child;
+pub mod dialog;
 pub mod discover;
 pub mod document;
 pub mod ending;
@@ -160,7 +162,7 @@ impl Skills {
         tools::not_loaded(&lock(&self.shared.shelf), name)
     }
 
-    /// Runs a tool's script. `arguments` is JSON text of an object; `idle` is called about every `SSE_COMMENT_EVERY`;
+    /// Runs a tool's script. `arguments` is JSON text of an object; `dialog` is what the script talks to;
     /// the script is ended when `cancel` says so or the peer of `watched` goes away. A tool that asks for more time
     /// than the deadline was made with gets it.
     pub fn call(
@@ -170,13 +172,13 @@ impl Skills {
         deadline: Deadline,
         cancel: &Cancel,
         watched: Option<BorrowedFd<'_>>,
-        idle: &mut dyn FnMut(),
+        dialog: &mut dyn Dialog,
     ) -> Outcome {
         let deadline = match tool.timeout {
             Some(timeout) if timeout > deadline.limit() => Deadline::after(timeout),
             _ => deadline,
         };
-        run::run(tool, arguments, &self.shared.interpreters, Watch { deadline, cancel, watched, idle })
+        run::run(tool, arguments, &self.shared.interpreters, Watch { deadline, cancel, watched, dialog })
     }
 
     /// Looks at the folders soon.

@@ -11,7 +11,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use serde_json::value::RawValue;
 
 use crate::http::server::Exchange;
@@ -46,6 +47,23 @@ struct ProgressParams<'a> {
     #[serde(borrow)]
     progress_token: &'a RawValue,
     progress: f64,
+}
+
+#[derive(Deserialize, Serialize)]
+struct ScriptProgress {
+    progress: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProgressNotification<'a> {
+    progress_token: &'a RawValue,
+    #[serde(flatten)]
+    told: ScriptProgress,
 }
 
 impl<'x, 'c> Outlet<'x, 'c> {
@@ -165,6 +183,14 @@ impl Progress {
         Some(jsonrpc::notification("notifications/progress", Some(&params)))
     }
 
+    /// Progress told by a script: no token is in it.
+    pub fn tell(&mut self, params: &str) -> Option<Vec<u8>> {
+        let told: ScriptProgress = serde_json::from_str(params).ok()?;
+        let token = self.token.as_ref()?;
+        let told = ProgressNotification { progress_token: serde_json::from_str(token).ok()?, told };
+        self.relay(&String::from_utf8_lossy(&jsonrpc::to_bytes(&told)))
+    }
+
     /// A sign of life for a call that tells no progress of its own: clients give up after 60 s of silence.
     fn still_running(&mut self) -> Option<Vec<u8>> {
         let token = self.token.as_ref().filter(|_| !self.told_by_call)?;
@@ -199,6 +225,21 @@ mod tests {
         assert!(progress.relay(r#"{"progress":1.5,"progressToken":77}"#).is_some());
         assert_eq!(progress.still_running(), None);
         assert_eq!(progress.relay("not json"), None);
+    }
+
+    #[test]
+    fn progress_of_scripts_gets_the_token_and_loses_what_is_no_progress() {
+        let token = raw("7");
+        let mut progress = Progress::new(Some(&token));
+        let told =
+            text(progress.tell(r#"{"progress":1,"total":3.5,"message":"a \u00e4","progressToken":"own","x":{}}"#));
+        let expected = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1,"total":3.5,"message":"a ä"}}"#;
+        assert_eq!(told.as_deref(), Some(expected));
+        for params in ["{}", "[]", r#"{"progress":"2"}"#, r#"{"progress":1}"#, r#"{"progress":2,"total":"all"}"#] {
+            assert_eq!(progress.tell(params), None, "{params}");
+        }
+        assert!(progress.tell(r#"{"progress":2,"message":null}"#).is_some());
+        assert_eq!(Progress::new(None).tell(r#"{"progress":1}"#), None);
     }
 
     #[test]

@@ -11,10 +11,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
+use crate::endpoint::asking::Asker;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
-use crate::mcp::{CallToolResult, Listed, Revision};
+use crate::mcp::{CallToolResult, Listed, LogLevel, Revision};
 use crate::session::State;
 
 /// What is served: the tools of one instance, or of all.
@@ -57,6 +58,10 @@ pub struct Call<'a> {
     pub meta: Option<&'a str>,
     /// The progress token as JSON text inside `meta`.
     pub progress_token: Option<&'a RawValue>,
+    /// Log messages are wanted from this level on.
+    pub log_level: Option<LogLevel>,
+    /// How the client can be asked something while the call runs.
+    pub asker: Option<Asker<'a>>,
     pub ticket: &'a Ticket<'a>,
     pub deadline: Deadline,
 }

@@ -4,7 +4,7 @@
 //! script put into a group of its own or let go of its output on purpose. A group is signalled only while its leader is
 //! not reaped yet, so that its number cannot have gone to somebody else.
 //! **Thread**: the caller's; the loop waits in `poll` only.
-//! **Bounds**: `SCRIPT_OUTPUT_BYTES_MAX`, the deadline, and those of `ending.rs` and `tail.rs`.
+//! **Bounds**: `SCRIPT_OUTPUT_BYTES_MAX`, the deadline, and those of `dialog.rs`, `ending.rs` and `tail.rs`.
 //! Left out on purpose: what is run (`run.rs`) and what its output means (`outcome.rs`).
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::deadline::Deadline;
 use crate::limits::{SCRIPT_OUTPUT_BYTES_MAX, SSE_COMMENT_EVERY};
+use crate::skills::dialog::{Conversation, Dialog};
 use crate::skills::ending::{Seen, Stage, Step, Why, step};
 use crate::skills::tail::Tail;
 use crate::worker;
@@ -38,8 +39,8 @@ pub struct Watch<'a> {
     pub cancel: &'a Cancel,
     /// A socket whose peer waits for the result; when the peer is gone, the child is ended.
     pub watched: Option<BorrowedFd<'a>>,
-    /// Called about every `SSE_COMMENT_EVERY`.
-    pub idle: &'a mut dyn FnMut(),
+    /// Whom the child talks to.
+    pub dialog: &'a mut dyn Dialog,
 }
 
 #[derive(Debug)]
@@ -83,14 +84,14 @@ impl Cancel {
     }
 }
 
-/// Starts the command in a process group of its own, gives it `input`, and sees it through.
-pub fn run(mut command: Command, input: &[u8], watch: Watch<'_>) -> io::Result<Finished> {
+/// Starts the command in a process group of its own, gives it `input`, and sees it through. The standard input of one
+/// that asks stays open after `input`, for the answers.
+pub fn run(mut command: Command, input: &[u8], asks: bool, watch: Watch<'_>) -> io::Result<Finished> {
     let wake = watch.cancel.arm()?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let finished = command
-        .spawn()
-        .and_then(|child| Running::new(child, input).see_through(&wake, watch.deadline, watch.watched, watch.idle));
-    watch.cancel.disarm();
+    let cancel = watch.cancel;
+    let finished = command.spawn().and_then(|child| Running::new(child, input, asks).see_through(&wake, watch));
+    cancel.disarm();
     finished
 }
 
@@ -103,7 +104,7 @@ struct Running<'i> {
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    out: Vec<u8>,
+    talk: Conversation,
     err: Tail,
     stage: Stage,
     /// The child was seen to have ended; it is reaped last.
@@ -120,21 +121,16 @@ struct Ready {
 }
 
 impl<'i> Running<'i> {
-    fn new(mut child: Child, input: &'i [u8]) -> Running<'i> {
+    fn new(mut child: Child, input: &'i [u8], asks: bool) -> Running<'i> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let exit = pid.and_then(exit_fd);
-        let (out, err) = (Vec::new(), Tail::default());
-        Running { child, pid, exit, input, stdin, stdout, stderr, out, err, stage: Stage::Working, has_exited: false }
+        let (talk, err) = (Conversation::new(asks), Tail::default());
+        Running { child, pid, exit, input, stdin, stdout, stderr, talk, err, stage: Stage::Working, has_exited: false }
     }
 
-    fn see_through(
-        mut self,
-        wake: &PipeReader,
-        deadline: Deadline,
-        watched: Option<BorrowedFd<'_>>,
-        idle: &mut dyn FnMut(),
-    ) -> io::Result<Finished> {
+    fn see_through(mut self, wake: &PipeReader, watch: Watch<'_>) -> io::Result<Finished> {
+        let Watch { deadline, watched, dialog, .. } = watch;
         if let Err(error) = self.unblock() {
             self.signal(Signal::KILL);
             let _ = self.child.wait();
@@ -143,16 +139,16 @@ impl<'i> Running<'i> {
         let mut idle_due = Instant::now() + SSE_COMMENT_EVERY;
         let mut ready = Ready::default();
         loop {
-            self.pump();
+            self.pump(dialog);
             let now = Instant::now();
             if now >= idle_due {
-                idle();
+                dialog.idle();
                 idle_due = now + SSE_COMMENT_EVERY;
             }
             if !self.has_exited && self.child_has_exited() {
                 self.has_exited = true;
                 // What the child wrote before it ended must be in before its pipes are judged.
-                self.pump();
+                self.pump(dialog);
             }
             let stop = self.stop_reason(&ready, deadline);
             let pipes_closed = self.stdout.is_none() && self.stderr.is_none();
@@ -160,14 +156,14 @@ impl<'i> Running<'i> {
                 Step::Stay => {}
                 Step::Go(stage, signal) => {
                     signal.into_iter().for_each(|signal| self.signal(signal));
-                    self.stdin = None;
+                    self.close_input();
                     self.stage = stage;
                     continue;
                 }
                 Step::Finish { kill_group, why } => return self.finish(kill_group, why),
                 Step::GiveUp(why) => return self.give_up(why),
             }
-            ready = self.wait(wake, watched, self.pause(now, idle_due, deadline))?;
+            ready = self.wait(wake, watched, dialog.answers(), self.pause(now, idle_due, deadline))?;
         }
     }
 
@@ -183,7 +179,7 @@ impl<'i> Running<'i> {
     }
 
     fn stop_reason(&self, ready: &Ready, deadline: Deadline) -> Option<Why> {
-        if self.out.len() > SCRIPT_OUTPUT_BYTES_MAX {
+        if self.talk.printed() > SCRIPT_OUTPUT_BYTES_MAX {
             Some(Why::TooMuchOutput)
         } else if ready.cancelled {
             Some(Why::Cancelled)
@@ -204,10 +200,17 @@ impl<'i> Running<'i> {
         if self.exit.is_none() { pause.min(LOOK_EVERY) } else { pause }
     }
 
-    /// Waits until a pipe can be used, the child exits, the call is cancelled, the peer goes, or the time is over.
-    fn wait(&self, wake: &PipeReader, watched: Option<BorrowedFd<'_>>, pause: Duration) -> io::Result<Ready> {
+    /// Waits until a pipe can be used, an answer comes, the child exits, the call is cancelled, the peer goes, or the
+    /// time is over.
+    fn wait(
+        &self,
+        wake: &PipeReader,
+        watched: Option<BorrowedFd<'_>>,
+        answers: Option<BorrowedFd<'_>>,
+        pause: Duration,
+    ) -> io::Result<Ready> {
         let is_working = self.stage == Stage::Working;
-        let mut fds = Vec::with_capacity(6);
+        let mut fds = Vec::with_capacity(7);
         if is_working {
             fds.push(PollFd::new(wake, PollFlags::IN));
             fds.extend(watched.map(|fd| PollFd::from_borrowed_fd(fd, peer_gone_flags())));
@@ -215,8 +218,11 @@ impl<'i> Running<'i> {
         let extra = fds.len();
         // Once the child has exited its descriptor stays readable and would keep the loop turning.
         fds.extend(self.exit.as_ref().filter(|_| !self.has_exited).map(|fd| PollFd::new(fd, PollFlags::IN)));
-        fds.extend(self.stdin.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT)));
-        fds.extend(self.stdout.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(answers.filter(|_| self.talk.is_waiting()).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let has_input = !self.input.is_empty() || !self.talk.answers().is_empty();
+        fds.extend(self.stdin.as_ref().filter(|_| has_input).map(|fd| PollFd::new(fd, PollFlags::OUT)));
+        let is_heard = !self.talk.is_backed_up();
+        fds.extend(self.stdout.as_ref().filter(|_| is_heard).map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.stderr.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
         // Rounded up, or the last millisecond would be waited for in many turns.
         let pause = Timespec::try_from(pause + Duration::from_millis(1)).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
@@ -230,27 +236,43 @@ impl<'i> Running<'i> {
     }
 
     /// Writes and reads what can be without waiting.
-    fn pump(&mut self) {
-        if let Some(stdin) = &mut self.stdin {
-            // A script that does not read its input closes the pipe, which is its right.
-            if write_some(stdin, &mut self.input) {
-                self.stdin = None;
-            }
-        }
+    fn pump(&mut self, dialog: &mut dyn Dialog) {
+        self.talk.collect(dialog);
+        self.feed();
         let discards = !matches!(self.stage, Stage::Working | Stage::Lingering { .. });
-        let out = &mut self.out;
-        let mut keep_out = |bytes: &[u8]| {
-            if !discards && out.len() <= SCRIPT_OUTPUT_BYTES_MAX {
-                out.extend_from_slice(bytes);
+        if let Some(pipe) = self.stdout.as_mut().filter(|_| !self.talk.is_backed_up()) {
+            let talk = &mut self.talk;
+            let has_ended = read_some(pipe, &mut |bytes| {
+                if !discards && talk.printed() <= SCRIPT_OUTPUT_BYTES_MAX {
+                    talk.hear(bytes, dialog);
+                }
+            });
+            if has_ended {
+                self.talk.end(dialog);
+                self.stdout = None;
             }
-        };
-        if self.stdout.as_mut().is_some_and(|pipe| read_some(pipe, &mut keep_out)) {
-            self.stdout = None;
         }
         let err = &mut self.err;
         if self.stderr.as_mut().is_some_and(|pipe| read_some(pipe, &mut |bytes| err.push(bytes))) {
             self.stderr = None;
         }
+    }
+
+    /// Writes the arguments, then answers. A script that does not read them closes the pipe, which is its right.
+    fn feed(&mut self) {
+        let Some(stdin) = &mut self.stdin else { return };
+        let mut answers = self.talk.answers();
+        let is_read = write_some(stdin, &mut self.input) && (!self.input.is_empty() || write_some(stdin, &mut answers));
+        let left = answers.len();
+        self.talk.written(self.talk.answers().len() - left);
+        if !is_read || (self.input.is_empty() && !self.talk.is_answering()) {
+            self.close_input();
+        }
+    }
+
+    fn close_input(&mut self) {
+        self.stdin = None;
+        self.talk.stop_answering();
     }
 
     /// Whether the child has ended; it is not reaped by this.
@@ -272,20 +294,27 @@ impl<'i> Running<'i> {
             self.signal(Signal::KILL);
         }
         let status = self.child.wait()?;
-        let end = why.map_or(End::Exited(status), End::Ended);
-        Ok(Finished { end, stdout: self.out, stderr: self.err })
+        Ok(finished(why.map_or(End::Exited(status), End::Ended), self.talk, self.err))
     }
 
     /// A killed process that does not end hangs inside the kernel; a thread of its own waits for it.
     fn give_up(self, why: Why) -> io::Result<Finished> {
-        let Running { mut child, out, err, .. } = self;
+        let Running { mut child, talk, err, .. } = self;
         log::warn!("pid={} does not end after SIGKILL; the call goes on without it", child.id());
         worker::spawn("reap-script", move || drop(child.wait()))?;
-        Ok(Finished { end: End::Ended(why), stdout: out, stderr: err })
+        Ok(finished(End::Ended(why), talk, err))
     }
 }
 
-/// Writes until the pipe is full; true when there is nothing more to write, or nobody to read it.
+/// What is left of a child. An author who waits in vain is told so where he looks first.
+fn finished(end: End, talk: Conversation, mut err: Tail) -> Finished {
+    if let Some(advice) = talk.advice() {
+        err.push(format!("\n({advice})").as_bytes());
+    }
+    Finished { end, stdout: talk.into_output(), stderr: err }
+}
+
+/// Writes until all is written or the pipe is full; false when nobody reads it.
 fn write_some(pipe: &mut impl Write, input: &mut &[u8]) -> bool {
     loop {
         if input.is_empty() {
@@ -294,7 +323,7 @@ fn write_some(pipe: &mut impl Write, input: &mut &[u8]) -> bool {
         match pipe.write(input) {
             Ok(written) => *input = &input[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
         }
     }
 }

@@ -37,11 +37,13 @@ pub struct ToolEntry {
     pub timeout: Option<Duration>,
     pub defer_loading: bool,
     pub search_aliases: Vec<String>,
+    /// The script asks while it runs: its standard input stays open for the answers.
+    pub dialog: bool,
     /// Where it is declared, for messages: `file:line`.
     pub declared_at: String,
 }
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "name",
     "title",
     "description",
@@ -62,6 +64,7 @@ const KEYS: [&str; 22] = [
     "defer-loading",
     "call-examples",
     "search-aliases",
+    "dialog",
     "tags",
     "enabled",
 ];
@@ -95,6 +98,7 @@ impl ToolEntry {
             timeout: timeout(document, node)?,
             defer_loading: document.boolean(node, "defer-loading")?.unwrap_or(false),
             search_aliases: document.words(node, "search-aliases")?,
+            dialog: document.boolean(node, "dialog")?.unwrap_or(false),
             declared_at,
             name,
         })
@@ -117,6 +121,7 @@ impl ToolEntry {
             timeout: None,
             defer_loading: false,
             search_aliases: Vec::new(),
+            dialog: false,
             declared_at: script.to_owned(),
         }
     }

@@ -1,14 +1,18 @@
 //! The example skills and those in `docs/skills.md` do what they say. Python and Node are needed, as for all tests.
 
 use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
+use crate::jsonrpc::ErrorObject;
 use crate::skills::arguments::ArgumentRules;
 use crate::skills::child::Cancel;
+use crate::skills::dialog::{Answer, Dialog};
 use crate::skills::testing::Folder;
 use crate::skills::{Load, Skills, SkillsConfig};
 
@@ -37,10 +41,14 @@ impl Bench {
     }
 
     fn result(&self, tool: &str, arguments: &Value) -> Value {
+        self.talk(tool, arguments, &mut || {})
+    }
+
+    fn talk(&self, tool: &str, arguments: &Value, dialog: &mut dyn Dialog) -> Value {
         let tools = self.0.tools();
         let tool = tools.find(tool).unwrap_or_else(|| panic!("there is no tool {tool}"));
         let deadline = Deadline::after(Duration::from_secs(60));
-        let outcome = self.0.call(tool, &arguments.to_string(), deadline, &Cancel::new(), None, &mut || {});
+        let outcome = self.0.call(tool, &arguments.to_string(), deadline, &Cancel::new(), None, dialog);
         let result: Value = serde_json::from_slice(&outcome.json).expect("a result is JSON");
         if let (Some(schema), false) = (&tool.tool.output_schema, outcome.is_error) {
             let object: &Map<String, Value> = result["structuredContent"].as_object().expect("it is structured");
@@ -182,6 +190,93 @@ fn scenes_are_reported_on() {
     let usage = bench.call("scene_report__disk_usage", json!({"folder": file("")}));
     assert_eq!((&usage["files"], &usage["by_type"]["png"]["files"]), (&json!(6), &json!(2)));
     assert!(bench.failure("disk_usage", json!({"folder": "/no/such/folder"})).contains("exit code 2"));
+}
+
+/// A client whose user says yes or no to every question.
+struct User {
+    says: bool,
+    told: Vec<(String, Value)>,
+    asked: Vec<u64>,
+    pipe: (io::PipeReader, io::PipeWriter),
+}
+
+impl User {
+    fn new(says: bool) -> User {
+        User { says, told: Vec::new(), asked: Vec::new(), pipe: io::pipe().expect("a pipe can be made") }
+    }
+
+    fn levels(&self) -> Vec<&str> {
+        self.told.iter().filter_map(|(_, params)| params["level"].as_str()).collect()
+    }
+
+    fn steps(&self) -> Vec<u64> {
+        self.told.iter().filter_map(|(_, params)| params["progress"].as_u64()).collect()
+    }
+}
+
+impl Dialog for User {
+    fn idle(&mut self) {}
+
+    fn tell(&mut self, method: &str, params: &str) {
+        self.told.push((method.to_owned(), serde_json::from_str(params).expect("params are JSON")));
+    }
+
+    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
+        assert!(method == "elicitation/create" && params.contains("Replace 2 frames in"), "{method} {params}");
+        self.asked.push(1);
+        self.pipe.1.write_all(b"x").map(|()| 1).map_err(|_| ErrorObject::invalid_params("no pipe"))
+    }
+
+    fn answers(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.pipe.0.as_fd())
+    }
+
+    fn answer(&mut self) -> Option<(u64, Answer)> {
+        let number = self.asked.pop()?;
+        self.pipe.0.read_exact(&mut [0]).ok()?;
+        Some((number, Ok(json!({"action": "accept", "content": {"yes": self.says}}).to_string().into_bytes())))
+    }
+}
+
+#[test]
+fn a_turntable_tells_how_far_it_is_and_asks_before_it_replaces() {
+    let (bench, out) = (start(), Folder::new());
+    let folder = out.path().join("frames").display().to_string();
+    let arguments = json!({"file": file("cube.obj"), "folder": folder, "frames": 2, "size": 32});
+    let mut user = User::new(true);
+    let made = bench.talk("render_preview__turntable", &arguments, &mut user);
+    assert_eq!(made["structuredContent"]["frames"], json!(["frame.0001.png", "frame.0002.png"]), "{made}");
+    assert_eq!((user.steps(), user.levels()), (vec![1, 2], vec!["info"]));
+    let info = bench.call("png_info", json!({"file": format!("{folder}/frame.0002.png")}));
+    assert_eq!((&info["width"], &info["broken_chunks"]), (&json!(32), &json!([])));
+
+    let mut yes = User::new(true);
+    assert_eq!(bench.talk("turntable", &arguments, &mut yes).get("isError"), None);
+    assert_eq!(yes.steps(), [1, 2]);
+    let mut no = User::new(false);
+    let kept = bench.talk("turntable", &arguments, &mut no);
+    assert_eq!((&kept["isError"], no.steps().len()), (&json!(true), 0), "{kept}");
+    let nobody = bench.failure("turntable", arguments.clone());
+    assert!(nobody.contains("2 frames are there already") && nobody.contains("set overwrite"), "{nobody}");
+    let mut arguments = arguments;
+    arguments["overwrite"] = json!(true);
+    bench.call("turntable", arguments);
+    assert!(bench.failure("turntable", json!({"file": file("cube.mtl"), "folder": folder})).contains("has no faces"));
+}
+
+#[test]
+fn names_are_checked_and_each_bad_one_is_told() {
+    let (bench, out) = (start(), Folder::new());
+    for name in ["good.obj", "a \"b\\c.obj", "tall.OBJ", "none"] {
+        out.write(name, "");
+    }
+    let mut user = User::new(true);
+    let result = bench.talk("check_names", &json!({"folder": out.path()}), &mut user);
+    assert_eq!(result["structuredContent"], json!({"files": 4, "bad": 3}), "{result}");
+    assert_eq!(user.levels(), ["info", "warning", "warning", "warning"]);
+    assert_eq!(user.steps(), [1, 2, 3, 4]);
+    let texts: Vec<&str> = user.told.iter().filter_map(|(_, params)| params["data"].as_str()).collect();
+    assert!(texts.contains(&"a \"b\\c.obj has a blank"), "{texts:?}");
 }
 
 /// The files shown in `docs/skills.md` are skills that load, and their examples of calls work.

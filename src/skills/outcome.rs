@@ -5,18 +5,20 @@
 //! **Bounds**: `RESULT_BYTES_MAX`, `RESULT_DEPTH_MAX`.
 //! Left out on purpose: checking a result against the output schema; clients do that.
 
+use std::borrow::Cow;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::json;
 use crate::jsonrpc;
 use crate::limits::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX, SCRIPT_OUTPUT_BYTES_MAX, SCRIPT_STDERR_TAIL_BYTES};
-use crate::mcp::CallToolResult;
+use crate::mcp::{CallToolResult, RawObject};
 use crate::skills::child::{End, Finished};
 use crate::skills::ending::Why;
 
@@ -66,6 +68,9 @@ pub fn outcome(finished: Finished, of: Of<'_>) -> Outcome {
     let printed = printed.trim();
     if !status.success() {
         return failure(&format!("{} {}", of.script, exit_text(status)), &stderr, Some(printed));
+    }
+    if let Some(response) = response(printed) {
+        return answered(&response, of, &stderr);
     }
     match read_output(printed) {
         Output::Object { success } => object(printed, success, of),
@@ -144,6 +149,77 @@ fn end_of(text: &str) -> String {
         from += 1;
     }
     format!("…{}", &text[from..])
+}
+
+/// A script's answer in the form of a JSON-RPC response.
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(borrow)]
+    jsonrpc: Cow<'a, str>,
+    method: Option<IgnoredAny>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    error: Option<Value>,
+}
+
+/// What is looked at in a result that a script wrote itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OwnResult {
+    content: Vec<OwnContent>,
+    structured_content: Option<Map<String, Value>>,
+    #[serde(default)]
+    is_error: bool,
+}
+
+#[derive(Deserialize)]
+struct OwnContent {
+    r#type: String,
+}
+
+const CONTENT_TYPES: [&str; 5] = ["text", "image", "audio", "resource", "resource_link"];
+
+/// The response in the last line, if there is one.
+fn response(printed: &str) -> Option<Response<'_>> {
+    let line = printed.rsplit('\n').next().filter(|line| line.starts_with('{') && line.contains("\"jsonrpc\""))?;
+    let response: Response<'_> = serde_json::from_str(line).ok()?;
+    let is_one = response.jsonrpc == "2.0" && response.method.is_none();
+    (is_one && response.result.is_some() != response.error.is_some()).then_some(response)
+}
+
+fn answered(response: &Response<'_>, of: Of<'_>, stderr: &str) -> Outcome {
+    let Some(result) = response.result.map(RawValue::get) else {
+        let error = response.error.clone().unwrap_or_default();
+        let message = error.get("message").and_then(Value::as_str).map_or_else(|| error.to_string(), str::to_owned);
+        return failure(&format!("{}: {message}", of.script), stderr, None);
+    };
+    let has_content = serde_json::from_str::<RawObject>(result).is_ok_and(|members| members.contains_key("content"));
+    let wrong = |what: String| failure(&format!("{} answered with a wrong result: {what}", of.script), stderr, None);
+    match read_output(result) {
+        Output::Object { .. } if has_content => match own_result(result, of) {
+            Ok(outcome) => outcome,
+            Err(what) => wrong(what),
+        },
+        Output::Object { success } => object(result, success, of),
+        Output::Text => wrong("it must be an object".to_owned()),
+        Output::Broken(reason) => wrong(reason),
+    }
+}
+
+/// A whole `CallToolResult`: passed on as it is.
+fn own_result(text: &str, of: Of<'_>) -> Result<Outcome, String> {
+    let result: OwnResult = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if let Some(content) = result.content.iter().find(|content| !CONTENT_TYPES.contains(&content.r#type.as_str())) {
+        return Err(format!("content of type {:?}; there are {}", content.r#type, CONTENT_TYPES.join(", ")));
+    }
+    if of.has_output_schema && !result.is_error && result.structured_content.is_none() {
+        return Err("the tool declares an output schema, so that structuredContent is needed".to_owned());
+    }
+    let json = json::compact(text).into_bytes();
+    match json.len() {
+        0..=RESULT_BYTES_MAX => Ok(Outcome { json, is_error: result.is_error }),
+        _ => Err("it is too large to be passed on".to_owned()),
+    }
 }
 
 #[derive(Debug, PartialEq)]

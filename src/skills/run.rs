@@ -8,6 +8,7 @@
 //! **Bounds**: `SCRIPTS_RUNNING_MAX`, `SCRIPT_WORD_BYTES_MAX`, `SCRIPT_WORDS_BYTES_MAX`, and those of `child.rs`.
 //! Left out on purpose: a sandbox; a skill runs with the server's rights, and who installs one trusts it.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::limits::{SCRIPT_WORD_BYTES_MAX, SCRIPT_WORDS_BYTES_MAX, SCRIPTS_RUNNING_MAX};
 use crate::skills::child::{self, Watch};
 use crate::skills::files;
@@ -150,7 +152,9 @@ pub fn run(tool: &SkillTool, arguments: &str, interpreters: &Interpreters, watch
     let name = script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let of =
         Of { script: &name, time_limit: watch.deadline.limit(), has_output_schema: tool.tool.output_schema.is_some() };
-    match child::run(command, arguments.as_bytes(), watch) {
+    // One that asks reads lines: the arguments are the first.
+    let input = if tool.dialog { Cow::Owned(json::compact(arguments) + "\n") } else { Cow::Borrowed(arguments) };
+    match child::run(command, input.as_bytes(), tool.dialog, watch) {
         Ok(finished) => outcome(finished, of),
         Err(error) => Outcome::failed(format!("{name} could not be run by {program}: {}", spawn_error(&error))),
     }
@@ -222,14 +226,17 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsFd, BorrowedFd};
     use std::os::unix::net::UnixStream;
     use std::thread;
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::deadline::Deadline;
+    use crate::jsonrpc::{ErrorObject, METHOD_NOT_FOUND};
     use crate::skills::child::Cancel;
+    use crate::skills::dialog::{Answer, Dialog};
     use crate::skills::manifest;
     use crate::skills::testing::Folder;
 
@@ -259,7 +266,7 @@ mod tests {
 
         fn run(&self, tool: &SkillTool, arguments: &str, limit: Duration) -> (Value, bool) {
             let (cancel, deadline) = (Cancel::new(), Deadline::after(limit));
-            let watch = Watch { deadline, cancel: &cancel, watched: None, idle: &mut || {} };
+            let watch = Watch { deadline, cancel: &cancel, watched: None, dialog: &mut || {} };
             read(run(tool, arguments, &self.interpreters, watch))
         }
 
@@ -367,6 +374,133 @@ mod tests {
     }
 
     #[test]
+    fn a_script_may_answer_in_the_form_of_a_response() {
+        let bench = Bench::new();
+        let print = |result: &str| format!("cat <<'END'\nsome words\n{{\"jsonrpc\":\"2.0\",{result}}}\nEND\n");
+        let image = r#""result":{"content":[{"type":"image", "data":"eA==","mimeType":"image/png"}]}"#;
+        let got = bench.call("t.sh", &print(image), "{}");
+        assert_eq!(got.0.to_string(), r#"{"content":[{"data":"eA==","mimeType":"image/png","type":"image"}]}"#);
+        let got = bench.call("t.sh", &print(r#""id":1,"result":{"a":1}"#), "{}");
+        assert_eq!(got.0["structuredContent"].to_string(), r#"{"a":1}"#);
+        let failed =
+            bench.call("t.sh", &print(r#""result":{"content":[{"type":"text","text":"no"}],"isError":true}"#), "{}");
+        check_failed(&failed, &["no"]);
+        for (result, part) in [
+            (r#""error":{"code":1,"message":"no licence"}"#, "t.sh: no licence"),
+            (r#""result":[1]"#, "must be an object"),
+            (r#""result":{"content":[{"type":"smell"}]}"#, "content of type \"smell\""),
+            (r#""result":{"content":{}}"#, "invalid type"),
+            (r#""result":{"content":[],"structuredContent":1}"#, "invalid type"),
+            (r#""result":{"content":[],"x":"\ud800"}"#, "wrong result"),
+        ] {
+            check_failed(&bench.call("t.sh", &print(result), "{}"), &[part]);
+        }
+        let with_schema = bench.tool("t.sh", &print(r#""result":{"content":[]}"#), "  output_schema: {type: object}");
+        check_failed(&bench.run(&with_schema, "{}", Duration::from_secs(20)), &["structuredContent is needed"]);
+        let both = print(r#""result":{"a":1},"error":{}"#);
+        assert!(text(&bench.call("t.sh", &both, "{}")).contains("some words"), "that is no response");
+    }
+
+    /// Answers each question a moment after it was asked, through the pipe that is watched.
+    struct Echo {
+        pipe: (io::PipeReader, io::PipeWriter),
+        told: Vec<String>,
+        asked: Vec<(u64, String)>,
+        count: u64,
+    }
+
+    impl Echo {
+        fn new() -> Echo {
+            Echo { pipe: io::pipe().expect("a pipe can be made"), told: Vec::new(), asked: Vec::new(), count: 0 }
+        }
+    }
+
+    impl Dialog for Echo {
+        fn idle(&mut self) {}
+
+        fn tell(&mut self, method: &str, params: &str) {
+            self.told.push(format!("{method} {params}"));
+        }
+
+        fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
+            if method == "roots/list" {
+                return Err(ErrorObject::new(METHOD_NOT_FOUND, "no roots"));
+            }
+            self.count += 1;
+            self.asked.push((self.count, params.to_owned()));
+            self.pipe.1.write_all(b"x").map(|()| self.count).map_err(|_| ErrorObject::invalid_params("no pipe"))
+        }
+
+        fn answers(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.pipe.0.as_fd())
+        }
+
+        fn answer(&mut self) -> Option<(u64, Answer)> {
+            let (number, params) = self.asked.pop()?;
+            self.pipe.0.read_exact(&mut [0]).ok()?;
+            Some((number, Ok(params.into_bytes())))
+        }
+    }
+
+    const ASKING: &str = r#"
+import json, sys
+arguments = json.loads(sys.stdin.readline())
+def say(message):
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+def ask(method, params):
+    say({"id": "q", "method": method, "params": params})
+    return json.loads(sys.stdin.readline())
+say({"method": "notifications/progress", "params": {"progress": 1}})
+first = ask("elicitation/create", {"message": arguments["text"]})
+second = ask("roots/list", {})
+print(json.dumps({"first": first, "second": second}))
+"#;
+
+    #[test]
+    fn a_script_that_asks_is_answered_on_its_standard_input() {
+        let bench = Bench::new();
+        let tool = bench.tool("t.py", ASKING, "  dialog: true");
+        let (cancel, mut echo) = (Cancel::new(), Echo::new());
+        let started = Instant::now();
+        // Larger than a pipe takes at once, with line breaks between its tokens.
+        let arguments = format!("{{\n\"text\":\n\"{}\"}}", "y".repeat(300_000));
+        let watch = Watch {
+            deadline: Deadline::after(Duration::from_secs(20)),
+            cancel: &cancel,
+            watched: None,
+            dialog: &mut echo,
+        };
+        let got = read(run(&tool, &arguments, &bench.interpreters, watch));
+        assert!(!got.1, "{}", text(&got));
+        let answers = &got.0["structuredContent"];
+        assert_eq!(answers["first"]["id"], "q");
+        assert_eq!(answers["first"]["result"]["message"].as_str().map(str::len), Some(300_000));
+        assert_eq!(answers["second"]["error"]["message"], "no roots");
+        assert_eq!(echo.told, [r#"notifications/progress {"progress": 1}"#]);
+        assert!(started.elapsed() < Duration::from_secs(10));
+
+        let plain = bench.tool("t.py", ASKING, "");
+        check_failed(
+            &bench.run(&plain, r#"{"text":"x"}"#, Duration::from_secs(20)),
+            &["elicitation/create", "`dialog: true`"],
+        );
+    }
+
+    #[test]
+    fn a_script_that_talks_without_end_is_ended() {
+        let bench = Bench::new();
+        let deaf = r#"
+import sys
+while True: sys.stdout.write('{"jsonrpc":"2.0","id":1,"method":"roots/list"}\n' * 100)
+"#;
+        let tool = bench.tool("t.py", deaf, "  dialog: true");
+        check_failed(&bench.run(&tool, "{}", Duration::from_secs(2)), &["did not end within 2 s"]);
+        let endless = "import time\nprint('{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"elicitation/create\"}', flush=True)\ntime.sleep(60)\n";
+        let tool = bench.tool("t.py", endless, "  dialog: true");
+        check_failed(&bench.run(&tool, "{}", Duration::from_secs(1)), &["did not end within 1 s"]);
+    }
+
+    #[test]
     fn too_much_output_ends_the_script() {
         let started = Instant::now();
         let got = Bench::new().call("t.py", "import sys\nwhile True: sys.stdout.write('x' * 65536)\n", "{}");
@@ -443,11 +577,11 @@ mod tests {
                 thread::sleep(Duration::from_millis(150));
                 cancel.cancel();
             });
-            let watch = Watch { deadline, cancel: &cancel, watched: None, idle: &mut || {} };
+            let watch = Watch { deadline, cancel: &cancel, watched: None, dialog: &mut || {} };
             run(&tool, "{}", &bench.interpreters, watch)
         });
         check_failed(&read(outcome), &["t.sh was ended: the call was cancelled"]);
-        let watch = Watch { deadline, cancel: &cancel, watched: None, idle: &mut || {} };
+        let watch = Watch { deadline, cancel: &cancel, watched: None, dialog: &mut || {} };
         check_failed(&read(run(&tool, "{}", &bench.interpreters, watch)), &["the call was cancelled"]);
 
         let (ours, theirs) = UnixStream::pair().expect("sockets can be made");
@@ -457,7 +591,7 @@ mod tests {
                 drop(theirs);
             });
             let cancel = Cancel::new();
-            let watch = Watch { deadline, cancel: &cancel, watched: Some(ours.as_fd()), idle: &mut || {} };
+            let watch = Watch { deadline, cancel: &cancel, watched: Some(ours.as_fd()), dialog: &mut || {} };
             run(&tool, "{}", &bench.interpreters, watch)
         });
         check_failed(&read(outcome), &["who asked for the call has gone"]);

@@ -44,6 +44,8 @@ pub struct SkillTool {
     pub script: PathBuf,
     /// More than the instance's call timeout, if the tool asks for it.
     pub timeout: Option<Duration>,
+    /// Its script asks while it runs.
+    pub dialog: bool,
     pub rules: ArgumentRules,
 }
 
@@ -117,6 +119,7 @@ impl SkillTool {
             folder: skill.folder.clone(),
             script,
             timeout,
+            dialog: entry.dialog,
         })
     }
 }

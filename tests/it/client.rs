@@ -369,11 +369,24 @@ impl Session {
 
     #[track_caller]
     pub fn open_with(address: SocketAddr, path: &str, revision: &str, token: Option<&str>) -> Session {
+        Session::open_as(address, path, token, initialize_params(revision))
+    }
+
+    /// The session of a client that answers what a server may ask.
+    #[track_caller]
+    pub fn open_answering(address: SocketAddr, path: &str, revision: &str) -> Session {
+        let mut params = initialize_params(revision);
+        params["capabilities"] = json!({"elicitation": {}, "sampling": {}, "roots": {"listChanged": true}});
+        Session::open_as(address, path, None, params)
+    }
+
+    #[track_caller]
+    fn open_as(address: SocketAddr, path: &str, token: Option<&str>, params: Value) -> Session {
+        let revision = params["protocolVersion"].as_str().expect("a protocol version");
         let token = token.map(|token| format!("Bearer {token}"));
         let (id, path, revision) = (String::new(), path.to_owned(), revision.to_owned());
         let mut session =
             Session { address, path, id, revision, server: Value::Null, token, connection: None, next_id: 1 };
-        let params = initialize_params(&session.revision);
         let reply = session.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}));
         assert_eq!(reply.status, 200, "initialize: {}", reply.text());
         session.id = reply.header("mcp-session-id").unwrap_or_default().to_owned();

@@ -15,6 +15,7 @@ mod skill;
 mod wait;
 
 mod cli;
+mod dialog;
 mod gateway;
 mod life;
 mod names;

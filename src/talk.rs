@@ -1,0 +1,124 @@
+//! What a running script and the client of its call say to each other.
+//!
+//! **Invariant**: a client hears only of its own call, progress only if it gave a token, log messages only of the level
+//! that it wants or above. What it hears was read and written anew, or is valid JSON as it stands.
+//! **Thread**: the connection's.
+//! **Bounds**: those of `skills/dialog.rs` and `endpoint/asking.rs`.
+
+use std::borrow::Cow;
+use std::os::fd::BorrowedFd;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::endpoint::asking::Questions;
+use crate::endpoint::outlet::{Outlet, Progress};
+use crate::endpoint::service::Call;
+use crate::jsonrpc::{self, ErrorObject};
+use crate::mcp::LogLevel;
+use crate::skills::dialog::{Answer, Dialog};
+
+/// The client's part of one call.
+pub struct Talk<'o, 'x, 'c> {
+    outlet: &'o mut Outlet<'x, 'c>,
+    progress: Progress,
+    log_level: Option<LogLevel>,
+    questions: Questions<'o>,
+}
+
+/// `notifications/message`.
+#[derive(Deserialize, Serialize)]
+struct LoggingMessage<'a> {
+    level: LogLevel,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    logger: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
+    pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>) -> Talk<'o, 'x, 'c> {
+        Talk { outlet, progress: call.progress(), log_level: call.log_level, questions: Questions::new(call.asker) }
+    }
+
+    /// Takes back what was asked and is of no use any more.
+    pub fn end(mut self) {
+        for message in self.questions.close() {
+            self.send(&message);
+        }
+    }
+
+    /// A client that cannot be written to is noticed by its socket.
+    fn send(&mut self, message: &[u8]) {
+        let _ = self.outlet.notify(message);
+    }
+}
+
+impl Dialog for Talk<'_, '_, '_> {
+    fn idle(&mut self) {
+        let _ = self.outlet.keep_alive(&mut self.progress);
+    }
+
+    fn tell(&mut self, method: &str, params: &str) {
+        let message = match method {
+            "notifications/progress" => self.progress.tell(params),
+            "notifications/message" => self.log_level.and_then(|least| log_message(params, least)),
+            _ => None,
+        };
+        match message {
+            Some(message) => self.send(&message),
+            None => log::debug!("event=script_message_dropped method={method:?}"),
+        }
+    }
+
+    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
+        let (number, request) = self.questions.begin(method, params)?;
+        self.send(&request);
+        Ok(number)
+    }
+
+    fn answers(&self) -> Option<BorrowedFd<'_>> {
+        self.questions.wake()
+    }
+
+    fn answer(&mut self) -> Option<(u64, Answer)> {
+        self.questions.answer()
+    }
+}
+
+/// A script's log message, if it is one and important enough.
+fn log_message(params: &str, least: LogLevel) -> Option<Vec<u8>> {
+    let message: LoggingMessage<'_> = serde_json::from_str(params).ok()?;
+    // Read through: half characters would go to clients that cannot read them.
+    serde_json::from_str::<Value>(message.data.get()).ok()?;
+    let is_wanted = message.level >= least;
+    is_wanted.then(|| jsonrpc::notification("notifications/message", Some(&jsonrpc::to_bytes(&message))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_messages_by_level() {
+        let info = LogLevel::Info;
+        for (params, expected) in [
+            (r#"{"level":"info","data":"x"}"#, Some(r#"{"level":"info","data":"x"}"#)),
+            (
+                r#"{"data":{"b":1,"a":[2]},"logger":"a\u00e4","level":"emergency","more":1}"#,
+                Some(r#"{"level":"emergency","logger":"aä","data":{"b":1,"a":[2]}}"#),
+            ),
+            (r#"{"level":"debug","data":"x"}"#, None),
+            (r#"{"level":"loud","data":"x"}"#, None),
+            (r#"{"level":"error"}"#, None),
+            (r#"{"level":"error","data":"\ud800"}"#, None),
+            ("{}", None),
+        ] {
+            let told = log_message(params, info).map(|message| String::from_utf8_lossy(&message).into_owned());
+            let expected = expected
+                .map(|params| format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{params}}}"#));
+            assert_eq!(told, expected, "{params}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What running scripts tell and ask: progress, log messages, questions and their answers.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::{ACCEPT_BOTH, Connection, EventStream, R03, R06, R11, Session, text_of};
+use crate::folder::write;
+use crate::program::{Program, Start, World};
+use crate::wait::{PATIENCE, until};
+
+const SKILL: &str = "---
+name: talk
+description: Tells and asks
+dcc: any
+tools:
+  - {name: steps, source_file: scripts/steps.py}
+  - {name: flood, source_file: scripts/flood.py}
+  - {name: ask, source_file: scripts/ask.py, dialog: true}
+  - {name: ask_in_vain, source_file: scripts/ask.py}
+---
+";
+
+const STEPS: &str = r#"
+import json, sys
+def say(method, **params):
+    print(json.dumps({"jsonrpc": "2.0", "method": "notifications/" + method, "params": params}), flush=True)
+count = json.load(sys.stdin).get("count", 3)
+print("words between")
+say("message", level="debug", data="not for everybody")
+for step in range(1, count + 1):
+    say("progress", progress=step, total=count, message=f"frame {step}", progressToken="none of the script's")
+say("progress", progress=1)
+say("message", level="warning", logger="steps", data={"left": 0})
+say("unknown")
+print("and after")
+"#;
+
+const FLOOD: &str = r#"
+import sys
+line = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":"again"}}\n'
+while True: sys.stdout.write(line * 100)
+"#;
+
+/// Asks what it is told to ask, and gives back what it is answered.
+const ASK: &str = r#"
+import json, sys
+arguments = json.loads(sys.stdin.readline())
+print(json.dumps({"jsonrpc": "2.0", "id": 1, "method": arguments["method"], "params": arguments.get("params", {})}), flush=True)
+print(json.dumps({"answer": json.loads(sys.stdin.readline())}))
+"#;
+
+fn start() -> (World, Program, Program) {
+    let world = World::new();
+    let folder = world.skills().join("talk");
+    for (name, text) in
+        [("SKILL.md", SKILL), ("scripts/steps.py", STEPS), ("scripts/flood.py", FLOOD), ("scripts/ask.py", ASK)]
+    {
+        write(&folder.join(name), text);
+    }
+    let gateway = world.start(Start::new());
+    let instance = world.start_with_skills("maya");
+    world.wait_instances(2);
+    (world, gateway, instance)
+}
+
+fn call(id: Value, name: &str, arguments: Value, token: Option<Value>) -> Value {
+    let meta = token.map_or_else(|| json!({}), |token| json!({"progressToken": token}));
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call",
+        "params": {"name": name, "arguments": arguments, "_meta": meta}})
+}
+
+fn ask(method: &str, params: &Value) -> Value {
+    call(json!("call"), "talk__ask", json!({"method": method, "params": params}), None)
+}
+
+/// All messages of a stream to its end.
+fn rest(stream: &mut EventStream) -> Vec<Value> {
+    std::iter::from_fn(|| stream.next_message(PATIENCE)).map(|(_, message)| message).collect()
+}
+
+#[test]
+fn progress_and_log_messages_reach_the_client_of_the_call() {
+    let (world, _gateway, instance) = start();
+    let through = format!("{}__talk__steps", instance.short());
+    for (address, name) in [(instance.address, "talk__steps"), (world.gateway(), through.as_str())] {
+        for revision in [R03, R06, R11] {
+            let mut session = Session::open(address, revision);
+            until(PATIENCE, "the tool is listed", || session.tool_names().contains(&name.to_owned()));
+            let token = json!("a \u{e9}");
+            let mut stream =
+                session.post_stream(&call(json!(1), name, json!({}), Some(token.clone()))).expect("a reply");
+            let messages = rest(&mut stream);
+            let told = |method: &str| -> Vec<&Value> {
+                messages
+                    .iter()
+                    .filter(|message| message["method"] == method)
+                    .map(|message| &message["params"])
+                    .collect()
+            };
+            let steps = told("notifications/progress");
+            let expected: Vec<Value> = (1..=3)
+                .map(|step| {
+                    json!({"progressToken": token, "progress": step, "total": 3, "message": format!("frame {step}")})
+                })
+                .collect();
+            assert_eq!(steps, expected.iter().collect::<Vec<_>>(), "with the client's token, growing");
+            let log = json!({"level": "warning", "logger": "steps", "data": {"left": 0}});
+            assert_eq!(told("notifications/message"), [&log]);
+            let answer = messages.last().expect("an answer");
+            assert_eq!((&answer["id"], messages.len()), (&json!(1), 5));
+            assert_eq!(text_of(&answer["result"]), r#"{"message":"words between\nand after","success":true}"#);
+        }
+    }
+}
+
+#[test]
+fn without_a_token_there_is_no_progress_and_scripts_are_heard_quickly() {
+    let (_world, _gateway, instance) = start();
+    let mut session = Session::open(instance.address, R06);
+    let reply = session.post(&call(json!(1), "talk__steps", json!({}), None));
+    assert_eq!(reply.messages().len(), 2, "a log message and the answer: {}", reply.text());
+    let mut stream =
+        session.post_stream(&call(json!(2), "talk__steps", json!({"count": 3000}), Some(json!(2)))).expect("a reply");
+    assert_eq!(rest(&mut stream).len(), 3002, "none is lost");
+}
+
+#[test]
+fn the_stateless_revision_hears_log_messages_where_it_asks_for_them() {
+    let (_world, _gateway, instance) = start();
+    for (level, expected) in [(None, &[][..]), (Some("debug"), &["debug", "warning"]), (Some("error"), &[])] {
+        let mut message = call(json!(1), "talk__steps", json!({}), None);
+        message["params"]["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {}});
+        if let Some(level) = level {
+            message["params"]["_meta"]["io.modelcontextprotocol/logLevel"] = json!(level);
+        }
+        let headers = [
+            ("Accept", ACCEPT_BOTH),
+            ("Content-Type", "application/json"),
+            ("MCP-Protocol-Version", "2026-07-28"),
+            ("Mcp-Method", "tools/call"),
+            ("Mcp-Name", "talk__steps"),
+        ];
+        let mut connection = Connection::open(instance.address).expect("a connection");
+        let body = message.to_string();
+        let reply = connection.request("POST", "/mcp", &headers, Some(body.as_bytes())).expect("a reply");
+        assert_eq!(reply.message()["result"]["resultType"], "complete", "{}", reply.text());
+        let messages = if reply.is_stream() { reply.messages() } else { Vec::new() };
+        let levels: Vec<&str> = messages.iter().filter_map(|message| message["params"]["level"].as_str()).collect();
+        assert_eq!(levels, expected);
+    }
+}
+
+#[test]
+fn a_script_that_floods_is_ended() {
+    let (_world, _gateway, instance) = start();
+    let mut session = Session::open(instance.address, R06);
+    let started = Instant::now();
+    let result = session.call("talk__flood", json!({}));
+    assert_eq!(result["isError"], json!(true));
+    assert!(text_of(&result).contains("flood.py printed more than 8 MiB and was ended"), "{result}");
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_script_that_asks_without_saying_so_fails_with_advice() {
+    let (_world, _gateway, instance) = start();
+    let mut session = Session::open_answering(instance.address, "/mcp", R11);
+    let result = session.call("talk__ask_in_vain", json!({"method": "roots/list"}));
+    assert_eq!(result["isError"], json!(true));
+    let advice = "it asked for roots/list, but only a tool declared with `dialog: true` is answered";
+    assert!(text_of(&result).contains(advice), "{result}");
+}
+
+#[test]
+fn the_client_is_asked_and_its_answer_reaches_the_script() {
+    let (world, _gateway, instance) = start();
+    let through = format!("/mcp/{}", instance.short());
+    for (address, path) in [(instance.address, "/mcp"), (world.gateway(), &through), (world.gateway(), "/mcp/dcc/maya")]
+    {
+        let session = Session::open_answering(address, path, R11);
+        for (method, params) in [
+            ("elicitation/create", json!({"message": "Which shot?", "requestedSchema": {"type": "object"}})),
+            ("sampling/createMessage", json!({"messages": [], "maxTokens": 5})),
+            ("roots/list", json!({})),
+        ] {
+            let mut stream = session.post_stream(&ask(method, &params)).expect("a reply");
+            let (_, question) = stream.next_message(PATIENCE).expect("the question");
+            assert_eq!((&question["method"], &question["params"]), (&json!(method), &params));
+            let answer = json!({"action": "accept", "content": {"shot": "a\nb \u{e9}"}});
+            let mut other = Session::open_answering(address, path, R11);
+            for (who, result) in [(&mut other, json!({"stolen": 1})), (&mut session.beside(), answer.clone())] {
+                let reply = who.post(&json!({"jsonrpc": "2.0", "id": question["id"], "result": result}));
+                assert_eq!((reply.status, reply.body.len()), (202, 0));
+            }
+            let messages = rest(&mut stream);
+            assert_eq!(messages.len(), 1, "{messages:?}");
+            let expected = json!({"jsonrpc": "2.0", "id": 1, "result": answer});
+            assert_eq!(messages[0]["result"]["structuredContent"]["answer"], expected);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_offers_nothing_is_not_asked() {
+    let (world, _gateway, instance) = start();
+    let mut plain = Session::open(instance.address, R11);
+    let mut through = Session::open(world.gateway(), R11);
+    let name = format!("{}__talk__ask", instance.short());
+    until(PATIENCE, "the tool is listed", || through.tool_names().contains(&name));
+    for (session, name) in [(&mut plain, "talk__ask"), (&mut through, name.as_str())] {
+        for method in ["elicitation/create", "sampling/createMessage", "roots/list", "tools/list"] {
+            let answer = session.structured(name, json!({"method": method}));
+            assert_eq!(answer["answer"]["error"]["code"], json!(-32601), "{answer}");
+        }
+    }
+    let mut forms_only = Session::open_answering(instance.address, "/mcp", R11);
+    let by_url = json!({"method": "elicitation/create", "params": {"mode": "url", "url": "https://example.com"}});
+    assert_eq!(forms_only.structured("talk__ask", by_url)["answer"]["error"]["code"], json!(-32601));
+}
+
+#[test]
+fn a_question_ends_with_its_call() {
+    let (_world, _gateway, instance) = start();
+    let session = Session::open_answering(instance.address, "/mcp", R11);
+    let mut stream = session.post_stream(&ask("roots/list", &json!({}))).expect("a reply");
+    let (_, question) = stream.next_message(PATIENCE).expect("the question");
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "call"}});
+    assert_eq!(session.beside().post(&cancel).status, 202);
+    let messages = rest(&mut stream);
+    assert_eq!(messages.len(), 1, "the call itself is not answered: {messages:?}");
+    assert_eq!(messages[0]["method"], "notifications/cancelled");
+    assert_eq!(messages[0]["params"]["requestId"], question["id"]);
+    let late = session.beside().post(&json!({"jsonrpc": "2.0", "id": question["id"], "result": {}}));
+    assert_eq!(late.status, 202);
+}
