@@ -19,6 +19,7 @@ mod dialog;
 mod gateway;
 mod life;
 mod names;
+mod offer;
 mod protocol;
 mod registry;
 mod security;
