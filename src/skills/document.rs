@@ -270,6 +270,8 @@ fn entries_in(folder: &Path, file: &str, text: &str, key: &str) -> Result<(Docum
     let Some(node) = document.find(&root, key) else {
         return match document.find(&root, "name") {
             Some(_) => Ok((document, vec![root])),
+            // Other servers make prompts of workflows too, which are not known here.
+            None if key == "prompts" && document.find(&root, "workflows").is_some() => Ok((document, Vec::new())),
             None => Err(document.wrong(&root, &format!("there is no list `{key}` in this file"))),
         };
     };

@@ -144,7 +144,10 @@ impl Argument {
 impl Message {
     fn read(folder: &Path, document: &Document, node: &Node) -> Result<Message, ManifestError> {
         document.expect_map(node, "an entry of `messages`")?;
-        document.mention_unknown_keys(node, &["role", "text", "image", "audio", "resource", "mime-type", "mimeType"]);
+        document.mention_unknown_keys(
+            node,
+            &["role", "text", "content", "image", "audio", "resource", "mime-type", "mimeType"],
+        );
         let role = match document.text(node, "role")?.as_deref() {
             None | Some("user") => Role::User,
             Some("assistant") => Role::Assistant,
@@ -153,14 +156,15 @@ impl Message {
                 return Err(document.wrong(at, "`role` must be user or assistant"));
             }
         };
-        let kinds = ["text", "image", "audio", "resource"];
+        // `content` is what other servers of such skills call `text`.
+        let kinds = ["text", "content", "image", "audio", "resource"];
         let mut given = kinds.into_iter().filter(|kind| document.find(node, kind).is_some());
         let (Some(kind), None) = (given.next(), given.next()) else {
             return Err(document.wrong(node, "a message has one of `text`, `image`, `audio`, `resource`"));
         };
         let value = document.text(node, kind)?.unwrap_or_default();
         let body = match kind {
-            "text" => Body::Text(value),
+            "text" | "content" => Body::Text(value),
             "resource" => Body::Resource { uri: value },
             _ => {
                 let wrong = |what: String| document.wrong(document.find(node, kind).unwrap_or(node), &what);
@@ -207,6 +211,8 @@ mod tests {
                 "---\nprompts: [{name: a, template: t}, {name: b, messages: [{text: t}]}]\n---\n".to_owned(),
                 &["a", "b"][..],
             ),
+            ("---\nprompts: [{name: a, messages: [{content: t}]}]\n---\n".to_owned(), &["a"]),
+            (b("more.yaml"), &[]),
             (b("prompts.yaml"), &["two", "three"]),
             (b("prompts/*.prompt.yaml"), &["one", "z"]),
             (b("prompts/o*.prompt.yaml"), &["one"]),
@@ -218,6 +224,7 @@ mod tests {
             let (_folder, skill) = read(&[
                 ("SKILL.md", &front),
                 ("prompts.yaml", "prompts:\n- {name: two, template: t}\n- {name: three, template: t}\n"),
+                ("more.yaml", "workflows:\n- file: x.yaml\n"),
                 ("prompts/one.prompt.yaml", one),
                 ("prompts/z.prompt.yaml", "- name: z\n  template: t\n"),
                 ("prompts/README.md", "not a prompt"),

@@ -103,6 +103,7 @@ impl Reading<'_> {
                 "mime-type",
                 "mimeType",
                 "file",
+                "source",
                 "text",
                 "arguments",
                 "tags",
@@ -142,9 +143,9 @@ impl Reading<'_> {
     }
 
     fn resource(&mut self, document: &Document, node: &Node) -> Result<(), ManifestError> {
-        let (body, default_name) = match (document.text(node, "file")?, document.text(node, "text")?) {
+        let (body, default_name) = match (named_file(document, node)?, document.text(node, "text")?) {
             (Some(file), None) => {
-                let at = document.find(node, "file").unwrap_or(node);
+                let at = document.find(node, "file").or_else(|| document.find(node, "source")).unwrap_or(node);
                 let located = document.locate(self.folder, &file);
                 let file = located.map_err(|error| document.wrong(at, &format!("`file`: {error}")))?;
                 self.declared_files.insert(file.clone());
@@ -203,6 +204,16 @@ impl Reading<'_> {
 
     fn uri_of(&self, path: &str) -> String {
         format!("skill://{}/{}", encoded(self.skill, ""), encoded(path, "/"))
+    }
+}
+
+/// `file`, which other servers of such skills write as `source: {type: file, path: …}`.
+fn named_file(document: &Document, node: &Node) -> Result<Option<String>, ManifestError> {
+    let Some(source) = document.find(node, "source") else { return document.text(node, "file") };
+    document.expect_map(source, "`source`")?;
+    match (document.text(source, "type")?.as_deref(), document.text(source, "path")?) {
+        (None | Some("file"), Some(path)) => Ok(Some(path)),
+        _ => Err(document.wrong(source, "`source` must be `{type: file, path: …}`")),
     }
 }
 
@@ -289,6 +300,7 @@ mod tests {
             ("resources: more.yaml", &["skill://my%20skill/t", "skill://my%20skill/resources/data.yaml"]),
             ("resources: [{uri: 'y:z', text: t, name: n}]", &["y:z"]),
             ("resources: '1'", &["skill://my%20skill/1/2/3/4/5.txt"]),
+            ("resources: [{uri: 'y:z', source: {type: file, path: resources/a.md}}]", &["y:z"]),
             ("resources: []", &[]),
         ] {
             let skill = read(&folder, front).unwrap_or_else(|error| panic!("{front}: {error}"));
@@ -314,6 +326,10 @@ mod tests {
             ("resources:\n- {name: n}", "SKILL.md:4: a resource has either `file` or `text`"),
             ("resources:\n- {name: n, text: t, file: SKILL.md}", "SKILL.md:4: a resource has either `file` or `text`"),
             ("resources:\n- {text: t}", "SKILL.md:4: a resource has no `name`"),
+            (
+                "resources:\n- {name: n, source: {type: url, path: 'x:y'}}",
+                "SKILL.md:4: `source` must be `{type: file, path: …}`",
+            ),
             ("resources:\n- file: none", "SKILL.md:4: `file`: there is no file \"none\" in the skill folder"),
             (
                 "resources:\n- file: ../secret",
