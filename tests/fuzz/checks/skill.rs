@@ -1,17 +1,21 @@
 //! SKILL.md: the same twice, whatever follows the front matter and whichever line ends the author's editor writes;
-//! tools that can be published as they are, with scripts inside the folder; values that stay the same as JSON.
+//! tools that can be published as they are, with scripts inside the folder; prompts and resources that can be had as
+//! they are listed; values that stay the same as JSON.
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use dcc_mcp_server::json;
+use dcc_mcp_server::jsonrpc::INVALID_PARAMS;
 use dcc_mcp_server::limits::{SCRIPT_TIME_MAX, YAML_DEPTH_MAX, YAML_KEYS_MAX};
 use dcc_mcp_server::skills::arguments::ArgumentRules;
 use dcc_mcp_server::skills::files;
 use dcc_mcp_server::skills::manifest::{self, Skill};
+use dcc_mcp_server::skills::prompts::PromptSet;
+use dcc_mcp_server::skills::resources::ResourceSet;
 use dcc_mcp_server::skills::yaml::{self, Kind, Node};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Longer JSON is not read again: aliases make megabytes of a few lines.
 const REREAD_BYTES_MAX: usize = 64 * 1024;
@@ -58,6 +62,28 @@ fn check_skill(skill: &Skill) {
             assert_eq!(value["type"], "object", "{schema}");
             assert_eq!(json::compact(schema.get()), schema.get(), "it does not fit into one line");
             ArgumentRules::of(schema.get());
+        }
+    }
+    check_offer(skill);
+}
+
+/// What a skill lists can be had: every resource, and every prompt unless it shows a resource that is not there.
+fn check_offer(skill: &Skill) {
+    let resources = Arc::new(ResourceSet::new(std::iter::once(skill)));
+    let prompts = PromptSet::new(std::iter::once(skill), Arc::clone(&resources));
+    for list in [resources.encoded(), resources.encoded_templates(), prompts.encoded()] {
+        assert!(serde_json::from_slice::<Vec<Value>>(&list).is_ok(), "{}", String::from_utf8_lossy(&list));
+    }
+    for resource in resources.list() {
+        let read = resources.read(&resource.uri).unwrap_or_else(|error| panic!("{error}: {resource:?}"));
+        let read: Value = serde_json::from_slice(&read).expect("a result is JSON");
+        assert_eq!(read["contents"][0]["uri"], *resource.uri);
+    }
+    for prompt in prompts.list() {
+        let values = prompt.arguments.iter().map(|argument| (argument.name.clone(), "{{x}}".into()));
+        match prompts.get(&prompt.name, &Map::from_iter(values)) {
+            Ok(result) => assert!(serde_json::from_slice::<Map<String, Value>>(&result).is_ok()),
+            Err(error) => assert_eq!(error.code, INVALID_PARAMS, "{error}"),
         }
     }
 }
