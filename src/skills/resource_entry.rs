@@ -249,6 +249,7 @@ fn check_uri(uri: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SKILL_FILES_MAX;
     use crate::skills::manifest::{self, Skill};
     use crate::skills::testing::Folder;
 
@@ -313,6 +314,15 @@ mod tests {
         let entry = &skill.resources.resources[0];
         assert_eq!((entry.facts.name.as_str(), entry.facts.mime_type.as_deref()), ("A", Some("text/markdown")));
         assert_eq!(entry.size, Some(1));
+    }
+
+    #[test]
+    fn a_folder_of_too_many_files_is_cut() {
+        let folder = Folder::new();
+        for index in 0..SKILL_FILES_MAX + 50 {
+            folder.write(&format!("s/resources/{index}.txt"), "");
+        }
+        assert_eq!(uris(&read(&folder, "").expect("it is read")).len(), SKILL_FILES_MAX);
     }
 
     #[test]
