@@ -156,7 +156,7 @@ impl InstanceService {
         // A duplicate, since the outlet itself is written to meanwhile.
         let client = outlet.socket().and_then(|socket| socket.try_clone_to_owned().ok());
         let watched = client.as_ref().map(|client| client.as_fd());
-        let mut talk = Talk::new(call, outlet);
+        let mut talk = Talk::new(call, outlet, &cancel);
         let outcome = self.skills.call(tool, arguments, call.deadline, &cancel, watched, &mut talk);
         talk.end();
         Ok(Payload::Owned(outcome.json))

@@ -6,6 +6,7 @@
 //! **Bounds**: those of `skills/dialog.rs` and `endpoint/asking.rs`.
 
 use std::borrow::Cow;
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use crate::endpoint::outlet::{Outlet, Progress};
 use crate::endpoint::service::Call;
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::LogLevel;
+use crate::skills::child::Cancel;
 use crate::skills::dialog::{Answer, Dialog};
 
 /// The client's part of one call.
@@ -25,6 +27,9 @@ pub struct Talk<'o, 'x, 'c> {
     progress: Progress,
     log_level: Option<LogLevel>,
     questions: Questions<'o>,
+    /// Ends the script.
+    cancel: &'o Cancel,
+    is_lost: bool,
 }
 
 /// `notifications/message`.
@@ -38,8 +43,9 @@ struct LoggingMessage<'a> {
 }
 
 impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
-    pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>) -> Talk<'o, 'x, 'c> {
-        Talk { outlet, progress: call.progress(), log_level: call.log_level, questions: Questions::new(call.asker) }
+    pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>, cancel: &'o Cancel) -> Talk<'o, 'x, 'c> {
+        let (progress, questions) = (call.progress(), Questions::new(call.asker));
+        Talk { outlet, progress, log_level: call.log_level, questions, cancel, is_lost: false }
     }
 
     /// Takes back what was asked and is of no use any more.
@@ -49,15 +55,28 @@ impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
         }
     }
 
-    /// A client that cannot be written to is noticed by its socket.
     fn send(&mut self, message: &[u8]) {
-        let _ = self.outlet.notify(message);
+        if !self.is_lost {
+            let sent = self.outlet.notify(message);
+            self.notice(&sent);
+        }
+    }
+
+    /// A client that cannot be written to is tried once: it may have gone, or read nothing for as long as is waited.
+    fn notice(&mut self, sent: &io::Result<()>) {
+        if sent.is_err() {
+            self.is_lost = true;
+            self.cancel.cancel();
+        }
     }
 }
 
 impl Dialog for Talk<'_, '_, '_> {
     fn idle(&mut self) {
-        let _ = self.outlet.keep_alive(&mut self.progress);
+        if !self.is_lost {
+            let sent = self.outlet.keep_alive(&mut self.progress);
+            self.notice(&sent);
+        }
     }
 
     fn tell(&mut self, method: &str, params: &str) {

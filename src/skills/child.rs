@@ -90,7 +90,9 @@ pub fn run(mut command: Command, input: &[u8], asks: bool, watch: Watch<'_>) -> 
     let wake = watch.cancel.arm()?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let cancel = watch.cancel;
-    let finished = command.spawn().and_then(|child| Running::new(child, input, asks).see_through(&wake, watch));
+    let finished = command.spawn().and_then(|child| {
+        Running::new(child, input, Conversation::new(asks, watch.deadline)).see_through(&wake, watch)
+    });
     cancel.disarm();
     finished
 }
@@ -121,11 +123,11 @@ struct Ready {
 }
 
 impl<'i> Running<'i> {
-    fn new(mut child: Child, input: &'i [u8], asks: bool) -> Running<'i> {
+    fn new(mut child: Child, input: &'i [u8], talk: Conversation) -> Running<'i> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let exit = pid.and_then(exit_fd);
-        let (talk, err) = (Conversation::new(asks), Tail::default());
+        let err = Tail::default();
         Running { child, pid, exit, input, stdin, stdout, stderr, talk, err, stage: Stage::Working, has_exited: false }
     }
 

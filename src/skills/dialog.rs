@@ -11,6 +11,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use crate::deadline::Deadline;
 use crate::json;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND, Message};
 use crate::limits::{QUESTIONS_PER_CALL_MAX, SCRIPT_MESSAGE_BYTES_MAX, SCRIPT_MESSAGES_MAX};
@@ -58,15 +59,17 @@ impl<F: FnMut()> Dialog for F {
 }
 
 /// One script's part of the dialog, and its output.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Conversation {
     hearing: Hearing,
+    /// After it nothing is passed on: a client that reads slowly must not keep the script beyond its time.
+    deadline: Deadline,
     /// What was printed and is no message, and perhaps the beginning of a line that will be one.
     output: Vec<u8>,
     /// Where in `output` the line begins that is not whole yet.
     line: usize,
     messages: usize,
-    /// Bytes of messages beyond `SCRIPT_MESSAGES_MAX`.
+    /// Bytes of messages beyond `SCRIPT_MESSAGES_MAX` or the deadline.
     ignored: usize,
     /// Questions without an answer: their number, and the script's own id as JSON text.
     open: Vec<(u64, Box<str>)>,
@@ -76,10 +79,9 @@ pub struct Conversation {
 }
 
 /// Whether a script gets answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Hearing {
     /// Its tool does not say that it asks: its standard input ended after the arguments.
-    #[default]
     Never,
     Now,
     /// It no longer reads its standard input, or is being ended.
@@ -91,9 +93,18 @@ const QUESTIONS: [&str; 3] = ["sampling/createMessage", "elicitation/create", "r
 
 impl Conversation {
     /// With a script whose tool says that it asks, or with one that only tells.
-    pub fn new(asks: bool) -> Conversation {
-        let hearing = if asks { Hearing::Now } else { Hearing::Never };
-        Conversation { hearing, ..Conversation::default() }
+    pub fn new(asks: bool, deadline: Deadline) -> Conversation {
+        Conversation {
+            hearing: if asks { Hearing::Now } else { Hearing::Never },
+            deadline,
+            output: Vec::new(),
+            line: 0,
+            messages: 0,
+            ignored: 0,
+            open: Vec::new(),
+            answers: Vec::new(),
+            asked_in_vain: None,
+        }
     }
 
     /// Takes what was printed.
@@ -177,7 +188,7 @@ impl Conversation {
         let text = self.output.split_off(line);
         let message = std::str::from_utf8(&text).ok().and_then(|text| jsonrpc::parse_one(text).ok());
         match message {
-            Some(_) if self.messages >= SCRIPT_MESSAGES_MAX => self.ignored += text.len(),
+            Some(_) if self.messages >= SCRIPT_MESSAGES_MAX || self.deadline.has_passed() => self.ignored += text.len(),
             Some(Message::Notification { method, params }) => {
                 self.messages += 1;
                 dialog.tell(&method, params.map_or("{}", |params| params.get()));
@@ -241,6 +252,8 @@ fn may_be_message(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Notes what it hears; answers questions when it is told to.
@@ -273,11 +286,15 @@ mod tests {
         }
     }
 
-    /// The output and what the client heard.
-    fn hear(talk: &mut Conversation, client: &mut Client, text: &str, chunk: usize) -> String {
+    fn conversation(asks: bool) -> Conversation {
+        Conversation::new(asks, Deadline::after(Duration::from_secs(60)))
+    }
+
+    /// The output; the client notes what it hears.
+    fn hear(mut talk: Conversation, client: &mut Client, text: &str, chunk: usize) -> String {
         text.as_bytes().chunks(chunk).for_each(|part| talk.hear(part, client));
         talk.end(client);
-        String::from_utf8_lossy(&std::mem::take(talk).into_output()).into_owned()
+        String::from_utf8_lossy(&talk.into_output()).into_owned()
     }
 
     #[test]
@@ -310,9 +327,9 @@ mod tests {
                 if text.len() > 100_000 && chunk < 1 << 20 {
                     continue;
                 }
-                let (mut talk, mut client) = (Conversation::new(false), Client::default());
+                let (talk, mut client) = (conversation(false), Client::default());
                 let start = &text[..text.len().min(200)];
-                assert_eq!(hear(&mut talk, &mut client, text, chunk), output, "{start} by {chunk}");
+                assert_eq!(hear(talk, &mut client, text, chunk), output, "{start} by {chunk}");
                 assert_eq!(client.heard, heard, "{start} by {chunk}");
             }
         }
@@ -320,7 +337,7 @@ mod tests {
 
     #[test]
     fn questions_are_answered_in_one_line_with_the_scripts_own_id() {
-        let (mut talk, mut client) = (Conversation::new(true), Client::default());
+        let (mut talk, mut client) = (conversation(true), Client::default());
         let ask = |id: &str, method: &str| format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\"}}\n");
         let asked = [ask("\"a\"", "roots/list"), ask("7", "elicitation/create"), ask("8", "tools/list")].concat();
         talk.hear(asked.as_bytes(), &mut client);
@@ -349,10 +366,10 @@ mod tests {
     #[test]
     fn a_script_that_may_not_ask_is_told_why_and_a_closed_one_is_not_listened_to() {
         let question = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"roots/list\"}\n";
-        let (mut talk, mut client) = (Conversation::new(false), Client::default());
+        let (mut talk, mut client) = (conversation(false), Client::default());
         talk.hear(question, &mut client);
         assert!(talk.advice().is_some_and(|advice| advice.contains("roots/list") && advice.contains("`dialog: true`")));
-        let mut talk = Conversation::new(true);
+        let mut talk = conversation(true);
         talk.hear(question, &mut client);
         talk.stop_answering();
         talk.hear(question, &mut client);
@@ -363,7 +380,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_refused() {
-        let (mut talk, mut client) = (Conversation::new(true), Client::default());
+        let (mut talk, mut client) = (conversation(true), Client::default());
         let question = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"roots/list\"}\n";
         for _ in 0..=QUESTIONS_PER_CALL_MAX {
             talk.hear(question, &mut client);
@@ -374,12 +391,17 @@ mod tests {
         talk.collect(&mut client);
         assert!(String::from_utf8_lossy(talk.answers()).contains("more than 4 MiB"));
 
-        let mut talk = Conversation::new(false);
+        let mut talk = conversation(false);
         let message = b"{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\n";
         client.heard.clear();
         for _ in 0..SCRIPT_MESSAGES_MAX + 3 {
             talk.hear(message, &mut client);
         }
         assert_eq!((client.heard.len(), talk.printed()), (SCRIPT_MESSAGES_MAX, 3 * message.len()));
+
+        let mut talk = Conversation::new(false, Deadline::after(Duration::ZERO));
+        client.heard.clear();
+        talk.hear(message, &mut client);
+        assert_eq!((client.heard.len(), talk.printed()), (0, message.len()), "its time is over");
     }
 }

@@ -10,8 +10,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -164,17 +164,25 @@ struct Response<'a> {
 
 /// What is looked at in a result that a script wrote itself.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct OwnResult {
     content: Vec<OwnContent>,
+    #[serde(default, deserialize_with = "present")]
     structured_content: Option<Map<String, Value>>,
     #[serde(default)]
     is_error: bool,
+    #[serde(rename = "_meta", default, deserialize_with = "present")]
+    _meta: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
 struct OwnContent {
     r#type: String,
+}
+
+/// Not `null`: clients' schemas know objects only.
+fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Map<String, Value>>, D::Error> {
+    Map::deserialize(input).map(Some)
 }
 
 const CONTENT_TYPES: [&str; 5] = ["text", "image", "audio", "resource", "resource_link"];

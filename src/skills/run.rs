@@ -391,7 +391,9 @@ mod tests {
             (r#""result":{"content":[{"type":"smell"}]}"#, "content of type \"smell\""),
             (r#""result":{"content":{}}"#, "invalid type"),
             (r#""result":{"content":[],"structuredContent":1}"#, "invalid type"),
-            (r#""result":{"content":[],"x":"\ud800"}"#, "wrong result"),
+            (r#""result":{"content":[],"structuredContent":null}"#, "invalid type: null"),
+            (r#""result":{"content":[],"resultType":"task"}"#, "unknown field `resultType`"),
+            (r#""result":{"content":[],"_meta":{"x":"\ud800"}}"#, "wrong result"),
         ] {
             check_failed(&bench.call("t.sh", &print(result), "{}"), &[part]);
         }

@@ -1,13 +1,15 @@
 //! What running scripts tell and ask: progress, log messages, questions and their answers.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::client::{ACCEPT_BOTH, Connection, EventStream, R03, R06, R11, Session, text_of};
 use crate::folder::write;
+use crate::life::is_alive;
 use crate::program::{Program, Start, World};
-use crate::wait::{PATIENCE, until};
+use crate::wait::{PATIENCE, until, until_some};
 
 const SKILL: &str = "---
 name: talk
@@ -16,6 +18,7 @@ dcc: any
 tools:
   - {name: steps, source_file: scripts/steps.py}
   - {name: flood, source_file: scripts/flood.py}
+  - {name: shout, source_file: scripts/shout.py}
   - {name: ask, source_file: scripts/ask.py, dialog: true}
   - {name: ask_in_vain, source_file: scripts/ask.py}
 ---
@@ -42,6 +45,16 @@ line = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"deb
 while True: sys.stdout.write(line * 100)
 "#;
 
+/// Notes its process id into the file `note` and tells progress without end, more than any socket takes.
+const SHOUT: &str = r#"
+import itertools, json, os, sys
+with open(json.load(sys.stdin)["note"], "w") as note:
+    note.write(str(os.getpid()))
+for step in itertools.count(1):
+    params = {"progress": step, "message": "x" * 60000}
+    print(json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}), flush=True)
+"#;
+
 /// Asks what it is told to ask, and gives back what it is answered.
 const ASK: &str = r#"
 import json, sys
@@ -53,9 +66,13 @@ print(json.dumps({"answer": json.loads(sys.stdin.readline())}))
 fn start() -> (World, Program, Program) {
     let world = World::new();
     let folder = world.skills().join("talk");
-    for (name, text) in
-        [("SKILL.md", SKILL), ("scripts/steps.py", STEPS), ("scripts/flood.py", FLOOD), ("scripts/ask.py", ASK)]
-    {
+    for (name, text) in [
+        ("SKILL.md", SKILL),
+        ("scripts/steps.py", STEPS),
+        ("scripts/flood.py", FLOOD),
+        ("scripts/shout.py", SHOUT),
+        ("scripts/ask.py", ASK),
+    ] {
         write(&folder.join(name), text);
     }
     let gateway = world.start(Start::new());
@@ -161,6 +178,18 @@ fn a_script_that_floods_is_ended() {
     assert_eq!(result["isError"], json!(true));
     assert!(text_of(&result).contains("flood.py printed more than 8 MiB and was ended"), "{result}");
     assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_client_that_does_not_read_ends_its_script() {
+    let (world, _gateway, instance) = start();
+    let session = Session::open(instance.address, R06);
+    let note = world.path().join("note");
+    let shout = call(json!(1), "talk__shout", json!({"note": note}), Some(json!(1)));
+    let _stream = session.post_stream(&shout).expect("the head of a stream");
+    let pid: u32 = until_some(PATIENCE, "the script runs", || fs::read_to_string(&note).ok()?.parse().ok());
+    assert!(is_alive(pid));
+    until(Duration::from_secs(30), "the script is ended", || !is_alive(pid));
 }
 
 #[test]
