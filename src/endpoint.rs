@@ -37,7 +37,9 @@ use crate::http::sse;
 use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
-use crate::mcp::{CancelledParams, InitializeParams, Listed, LogLevel, MODERN, PaginatedParams, Revision};
+use crate::mcp::lists::Listed;
+use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams};
+use crate::mcp::{LogLevel, MODERN, Revision};
 use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {

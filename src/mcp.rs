@@ -5,8 +5,10 @@
 //! **Invariant**: pure; no thread, no clock, no I/O.
 //! Left out on purpose: JSON-RPC framing (`jsonrpc.rs`) and HTTP (`endpoint.rs`).
 
+pub mod lists;
+pub mod params;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -57,73 +59,6 @@ impl Revision {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InitializeParams {
-    pub protocol_version: String,
-    #[serde(default)]
-    pub capabilities: ClientCapabilities,
-}
-
-#[derive(Deserialize)]
-pub struct PaginatedParams {
-    pub cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub struct CallToolParams<'a> {
-    #[serde(borrow)]
-    pub name: &'a RawValue,
-    #[serde(borrow)]
-    pub arguments: Option<&'a RawValue>,
-    #[serde(borrow, rename = "_meta")]
-    pub meta: Option<&'a RawValue>,
-}
-
-/// The params of `prompts/get` have the form of a call's.
-#[derive(Deserialize)]
-pub struct ReadResourceParams<'a> {
-    #[serde(borrow)]
-    pub uri: &'a RawValue,
-    #[serde(borrow, rename = "_meta")]
-    pub meta: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-pub struct CompleteParams<'a> {
-    #[serde(borrow, rename = "ref")]
-    pub reference: Reference<'a>,
-    pub argument: CompleteArgument,
-    #[serde(borrow, rename = "_meta")]
-    pub meta: Option<&'a RawValue>,
-}
-
-/// What is completed: an argument of a prompt (`ref/prompt`, by name) or a variable of a resource template
-/// (`ref/resource`, by URI).
-#[derive(Deserialize)]
-pub struct Reference<'a> {
-    #[serde(borrow)]
-    pub name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub uri: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-pub struct CompleteArgument {
-    pub name: String,
-    pub value: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CallMeta<'a> {
-    #[serde(borrow)]
-    pub progress_token: Option<&'a RawValue>,
-    /// From 2026-07-28 on: log messages are wanted, from this level on.
-    #[serde(rename = "io.modelcontextprotocol/logLevel")]
-    pub log_level: Option<LogLevel>,
-}
-
 /// Levels of log messages (RFC 5424, section 6.2.1), the least important first.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -136,13 +71,6 @@ pub enum LogLevel {
     Critical,
     Alert,
     Emergency,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CancelledParams<'a> {
-    #[serde(borrow)]
-    pub request_id: &'a RawValue,
 }
 
 /// The client capabilities that a server may make use of.
@@ -339,75 +267,3 @@ impl CallToolResult {
 
 /// A tool, prompt or resource as its server told it: members by name, values as they were written.
 pub type RawObject = BTreeMap<String, Box<RawValue>>;
-
-/// What a server lists, each kind with a method of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listed {
-    Tools,
-    Prompts,
-    Resources,
-    ResourceTemplates,
-}
-
-impl Listed {
-    /// The member of the result that holds the list.
-    pub fn member(self) -> &'static str {
-        match self {
-            Listed::Tools => "tools",
-            Listed::Prompts => "prompts",
-            Listed::Resources => "resources",
-            Listed::ResourceTemplates => "resourceTemplates",
-        }
-    }
-
-    pub fn method(self) -> &'static str {
-        match self {
-            Listed::Tools => "tools/list",
-            Listed::Prompts => "prompts/list",
-            Listed::Resources => "resources/list",
-            Listed::ResourceTemplates => "resources/templates/list",
-        }
-    }
-
-    pub fn of_method(method: &str) -> Option<Listed> {
-        let all = [Listed::Tools, Listed::Prompts, Listed::Resources, Listed::ResourceTemplates];
-        all.into_iter().find(|listed| listed.method() == method)
-    }
-}
-
-/// The result of a list method, encoded once for each revision: a server sends no member that a revision does not know.
-#[derive(Clone)]
-pub struct ListResult {
-    by_revision: [Arc<[u8]>; Revision::ALL.len()],
-}
-
-impl ListResult {
-    pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
-        ListResult { by_revision: Revision::ALL.map(|revision| encode_list(listed, objects, revision).into()) }
-    }
-
-    pub fn bytes(&self, revision: Revision) -> Arc<[u8]> {
-        Arc::clone(&self.by_revision[revision as usize])
-    }
-}
-
-/// Members of tools, prompts and resources that came later, with the revision they came with.
-const LATER_MEMBERS: [(&str, Revision); 4] = [
-    ("title", Revision::R2025_06_18),
-    ("outputSchema", Revision::R2025_06_18),
-    ("icons", Revision::R2025_11_25),
-    ("execution", Revision::R2025_11_25),
-];
-
-fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Vec<u8> {
-    let is_known = |member: &str| LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since);
-    let known = |object: &&RawObject| -> RawObject {
-        object
-            .iter()
-            .filter(|(member, _)| is_known(member))
-            .map(|(member, value)| (member.clone(), value.clone()))
-            .collect()
-    };
-    let array = jsonrpc::to_bytes(&objects.iter().map(known).collect::<Vec<_>>());
-    [br#"{""#, listed.member().as_bytes(), br#"":"#, array.as_slice(), b"}"].concat()
-}

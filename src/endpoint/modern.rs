@@ -22,7 +22,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
 use crate::endpoint::params::{read, read_call};
-use crate::endpoint::service::{Answer, Failure, Payload, RESOURCE_NOT_FOUND};
+use crate::endpoint::service::{Answer, Failure, Payload};
 use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, too_many_streams};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
@@ -30,7 +30,8 @@ use crate::http::sse;
 use crate::hub::Told;
 use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
 use crate::limits::SSE_COMMENT_EVERY;
-use crate::mcp::{Listed, MODERN, Revision};
+use crate::mcp::lists::Listed;
+use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
 
 const HEADER_MISMATCH: i32 = -32020;

@@ -11,7 +11,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::service::{Call, CallMethod};
 use crate::jsonrpc::ErrorObject;
-use crate::mcp::{CallMeta, CallToolParams, CompleteParams, ReadResourceParams};
+use crate::mcp::params::{CallMeta, CallToolParams, CompleteParams, ReadResourceParams};
 
 /// The params of a method as its type; missing params are an empty object.
 pub fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {

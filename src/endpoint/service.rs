@@ -15,7 +15,8 @@ use crate::endpoint::asking::Asker;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
-use crate::mcp::{CallToolResult, Listed, LogLevel, Revision};
+use crate::mcp::lists::Listed;
+use crate::mcp::{CallToolResult, LogLevel, RESOURCE_NOT_FOUND, Revision};
 use crate::session::State;
 
 /// What is served: the tools of one instance, or of all.
@@ -135,5 +136,3 @@ pub fn unknown_resource(uri: &str) -> ErrorObject {
     let text = format!("there is no resource {uri}; resources/list and resources/templates/list show what there is");
     ErrorObject::new(RESOURCE_NOT_FOUND, text).with_data(json!({"uri": uri}))
 }
-
-pub const RESOURCE_NOT_FOUND: i32 = -32002;

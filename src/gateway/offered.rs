@@ -13,7 +13,8 @@ use crate::gateway::upstream::Upstream;
 use crate::gateway::upstream_error::UpstreamError;
 use crate::jsonrpc;
 use crate::limits::{TOOLS_FETCH_TIME_MAX, TOOLS_PER_INSTANCE_MAX};
-use crate::mcp::{Listed, RawObject};
+use crate::mcp::RawObject;
+use crate::mcp::lists::Listed;
 use crate::registry::Instance;
 
 #[derive(Default, Deserialize)]

@@ -1,0 +1,82 @@
+//! The params of the methods of MCP, as far as a server looks at them.
+//!
+//! **Invariant**: what is handed on or replaced stays the JSON text it is.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::mcp::{ClientCapabilities, LogLevel};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InitializeParams {
+    pub protocol_version: String,
+    #[serde(default)]
+    pub capabilities: ClientCapabilities,
+}
+
+#[derive(Deserialize)]
+pub struct PaginatedParams {
+    pub cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct CallToolParams<'a> {
+    #[serde(borrow)]
+    pub name: &'a RawValue,
+    #[serde(borrow)]
+    pub arguments: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_meta")]
+    pub meta: Option<&'a RawValue>,
+}
+
+/// The params of `prompts/get` have the form of a call's.
+#[derive(Deserialize)]
+pub struct ReadResourceParams<'a> {
+    #[serde(borrow)]
+    pub uri: &'a RawValue,
+    #[serde(borrow, rename = "_meta")]
+    pub meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub struct CompleteParams<'a> {
+    #[serde(borrow, rename = "ref")]
+    pub reference: Reference<'a>,
+    pub argument: CompleteArgument,
+    #[serde(borrow, rename = "_meta")]
+    pub meta: Option<&'a RawValue>,
+}
+
+/// What is completed: an argument of a prompt (`ref/prompt`, by name) or a variable of a resource template
+/// (`ref/resource`, by URI).
+#[derive(Deserialize)]
+pub struct Reference<'a> {
+    #[serde(borrow)]
+    pub name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub uri: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub struct CompleteArgument {
+    pub name: String,
+    pub value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CallMeta<'a> {
+    #[serde(borrow)]
+    pub progress_token: Option<&'a RawValue>,
+    /// From 2026-07-28 on: log messages are wanted, from this level on.
+    #[serde(rename = "io.modelcontextprotocol/logLevel")]
+    pub log_level: Option<LogLevel>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelledParams<'a> {
+    #[serde(borrow)]
+    pub request_id: &'a RawValue,
+}
