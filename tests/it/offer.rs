@@ -50,7 +50,7 @@ fn both(world: &World, instance: &Program) -> Vec<(Session, Names)> {
     let own = Names { prompt: "shot_notes__review".to_owned(), uri: Box::new(str::to_owned) };
     let mut through = Session::open(world.gateway(), R11);
     until(PATIENCE, "the prompt is listed", || {
-        !through.result("prompts/list", json!({}))["prompts"].as_array().unwrap().is_empty()
+        !through.result("prompts/list", json!({}))["prompts"].as_array().is_none_or(Vec::is_empty)
     });
     vec![(through, gateway), (Session::open(instance.address, R11), own)]
 }
