@@ -26,6 +26,8 @@ use crate::throttle::Throttle;
 
 /// Room for what a client sends at once; most requests are smaller. Thousands of idle connections have this each.
 const INPUT_BYTES: usize = 2 * 1024;
+/// Room for a body until more than that has come.
+const BODY_BYTES_FIRST: usize = 4 * 1024;
 
 /// What a connection and those who may end it share.
 pub struct Link {
@@ -171,13 +173,15 @@ impl Connection<'_> {
 
     fn read_length(&mut self, length: usize) -> Result<Vec<u8>, Refusal> {
         let here = length.min(self.input.len() - self.start);
-        let mut body = Vec::with_capacity(length.min(READ_BYTES.max(here)));
+        let mut body = Vec::with_capacity(length.min(BODY_BYTES_FIRST.max(here)));
         body.extend_from_slice(&self.input[self.start..self.start + here]);
         self.start += here;
         let started = Instant::now();
         while body.len() < length {
-            // Memory follows what has come, not what was announced.
-            body.reserve((length - body.len()).min(READ_BYTES.max(body.len())));
+            // Memory follows what has come, not what was announced; twice the room each time that it is full.
+            if body.len() == body.capacity() {
+                body.reserve_exact((length - body.len()).min(BODY_BYTES_FIRST.max(body.len())));
+            }
             self.receive_body(started, &mut body)?;
         }
         // What came beyond this body is the next request.
@@ -208,6 +212,9 @@ impl Connection<'_> {
             let mut input = std::mem::take(&mut self.input);
             input.clear();
             self.start = 0;
+            if body.len() > input.capacity() {
+                input.reserve(READ_BYTES); // a large body in larger pieces
+            }
             let left = time_left(self.times.body, self.times.bytes_per_second, started.elapsed(), body.len());
             let received = wire::receive_within(&self.link.stream, &mut input, left);
             self.input = input;
