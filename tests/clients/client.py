@@ -160,9 +160,10 @@ async def run(plan):
             print("waiting", flush=True)
             await changed.wait()
             # Without a session the loss of the stream is a reason to look again too, which may come before the change.
+            changed = anyio.Event()
             while plan["away_tool"] not in await client.tools():
-                changed = anyio.Event()
                 await changed.wait()
+                changed = anyio.Event()
             is_error, found, _ = await client.call(plan["away_tool"], {"still": "here"})
             assert not is_error and found == {"still": "here"}, found
 
