@@ -39,7 +39,7 @@ use crate::registry::Instance;
 use crate::registry::store::Store;
 use crate::scanner::{Scanner, Settings};
 use crate::session::State;
-use crate::skills::Skills;
+use crate::skills::{Skills, child};
 use crate::status::{Check, Status};
 use crate::worker;
 
@@ -52,9 +52,12 @@ pub fn run(config: Config) -> Result<(), AppError> {
     }
     let signals = os::signals().map_err(AppError::Thread)?;
     let app = App::start(config, &instance_id)?;
-    app.wait(&signals)?;
-    app.stop(signals);
-    Ok(())
+    let told_to_stop = app.wait(&signals);
+    match &told_to_stop {
+        Ok(()) => app.stop(signals),
+        Err(_) => child::end_all(),
+    }
+    told_to_stop
 }
 
 /// All parts, in the order they were started.
@@ -266,6 +269,7 @@ fn end_at_second_signal(signals: Receiver<Signal>) {
     let watch = move || {
         while let Ok(signal) = signals.recv() {
             if matches!(signal, Signal::Stop) {
+                child::end_all();
                 std::process::exit(0);
             }
         }
