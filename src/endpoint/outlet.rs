@@ -118,14 +118,14 @@ impl<'x, 'c> Outlet<'x, 'c> {
 
     /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
     pub fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
-        let id = self.next_id();
-        let Outlet { exchange, headers, .. } = self;
-        if exchange.is_streaming() {
+        if self.exchange.is_streaming() {
             if parts.is_empty() {
-                return exchange.finish();
+                return self.exchange.finish();
             }
-            return exchange.write_last(&[&sse::encode(id.as_deref(), &parts.concat())]);
+            let id = self.next_id();
+            return self.exchange.write_last(&[&sse::encode(id.as_deref(), &parts.concat())]);
         }
+        let Outlet { exchange, headers, .. } = self;
         if parts.is_empty() {
             return exchange.respond(202, headers, &[]);
         }
