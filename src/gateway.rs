@@ -5,11 +5,13 @@
 //! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
 
 pub mod catalogue;
+pub mod link;
 pub mod meta;
 pub mod names;
 pub mod offered;
 pub mod proxy;
 pub mod receive;
+pub mod relayed;
 pub mod rewrite;
 pub mod snapshot;
 pub mod upstream;

@@ -82,6 +82,9 @@ pub struct ClientCapabilities {
 }
 
 impl ClientCapabilities {
+    /// How many sets of them there are.
+    pub const SETS: usize = 8;
+
     /// As a number, for a session id.
     pub fn bits(self) -> u32 {
         u32::from(self.roots) | u32::from(self.sampling) << 1 | u32::from(self.elicitation) << 2
@@ -89,6 +92,13 @@ impl ClientCapabilities {
 
     pub fn from_bits(bits: u32) -> ClientCapabilities {
         ClientCapabilities { roots: bits & 1 != 0, sampling: bits & 2 != 0, elicitation: bits & 4 != 0 }
+    }
+
+    /// As a client declares them.
+    pub fn declared(self) -> Map<String, Value> {
+        let all = [(self.roots, "roots"), (self.sampling, "sampling"), (self.elicitation, "elicitation")];
+        let offered = all.into_iter().filter(|(has, _)| *has);
+        offered.map(|(_, name)| (name.to_owned(), Value::Object(Map::new()))).collect()
     }
 }
 

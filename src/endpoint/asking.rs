@@ -140,17 +140,22 @@ impl<'t> Questions<'t> {
         Some((number, answer))
     }
 
+    /// Ends one question; gives a notification for the client, unless it has answered already.
+    pub fn withdraw(&mut self, number: u64) -> Option<Vec<u8>> {
+        let (asker, inbox) = (self.asker?, self.inbox.as_mut()?);
+        inbox.open.retain(|open| *open != number);
+        lock(&asker.table.open).remove(&(asker.session, number))?;
+        let id = asker.table.id(number);
+        let params = format!(r#"{{"requestId":{id},"reason":"the answer is not needed any more"}}"#);
+        Some(jsonrpc::notification("notifications/cancelled", Some(params.as_bytes())))
+    }
+
     /// Ends all questions; gives a notification for each that the client need not answer any more.
     pub fn close(&mut self) -> Vec<Vec<u8>> {
-        let (Some(asker), Some(inbox)) = (self.asker, self.inbox.take()) else { return Vec::new() };
-        let mut open = lock(&asker.table.open);
-        let unanswered = inbox.open.iter().filter(|number| open.remove(&(asker.session, **number)).is_some());
-        unanswered
-            .map(|number| {
-                let params = format!(r#"{{"requestId":{},"reason":"the call has ended"}}"#, asker.table.id(*number));
-                jsonrpc::notification("notifications/cancelled", Some(params.as_bytes()))
-            })
-            .collect()
+        let open = self.inbox.as_ref().map(|inbox| inbox.open.clone()).unwrap_or_default();
+        let messages = open.into_iter().filter_map(|number| self.withdraw(number)).collect();
+        self.inbox = None;
+        messages
     }
 }
 

@@ -147,10 +147,10 @@ fn relay(
     body: &[u8],
 ) -> io::Result<()> {
     loop {
-        let patience = Patience { deadline, tick: None, watched: exchange.socket() };
+        let patience = Patience { deadline, tick: None, watched: exchange.socket(), called: None };
         match reply.wait_head(&patience) {
             Ok(Wake::Ready) => break,
-            Ok(Wake::Tick) => {}
+            Ok(Wake::Tick | Wake::Called) => {}
             Ok(Wake::WatchedGone) => return Err(io::ErrorKind::ConnectionAborted.into()),
             Err(error) => return failed(passage, to, exchange, &error, body),
         }
@@ -189,10 +189,10 @@ fn relay_stream(
     let mut piece = Vec::new();
     let mut heard = Instant::now();
     while !reply.is_complete() && heard.elapsed() < STREAM_SILENCE_MAX && !passage.draining.load(Ordering::Acquire) {
-        let patience = Patience { deadline, tick: Some(STREAM_TICK), watched: exchange.socket() };
+        let patience = Patience { deadline, tick: Some(STREAM_TICK), watched: exchange.socket(), called: None };
         match reply.read(&mut piece, &patience) {
             Ok(Wake::Ready) => exchange.write(&[&piece])?,
-            Ok(Wake::Tick) => continue,
+            Ok(Wake::Tick | Wake::Called) => continue,
             // What is left is to end the stream: its client reconnects, here or elsewhere.
             Ok(Wake::WatchedGone) | Err(_) => break,
         }
@@ -213,10 +213,10 @@ fn relay_answer(
     let mut piece = Vec::new();
     while !reply.is_complete() {
         piece.clear();
-        let patience = Patience { deadline, tick: None, watched: exchange.socket() };
+        let patience = Patience { deadline, tick: None, watched: exchange.socket(), called: None };
         match reply.read(&mut piece, &patience) {
             Ok(Wake::Ready) => exchange.write(&[&piece])?,
-            Ok(Wake::Tick) => {}
+            Ok(Wake::Tick | Wake::Called) => {}
             Ok(Wake::WatchedGone) => return Err(io::ErrorKind::ConnectionAborted.into()),
             Err(error) => {
                 if let Some(message) = failure(to, &error, body) {
@@ -239,7 +239,7 @@ fn read_whole(
 ) -> Result<Vec<u8>, Option<ClientError>> {
     let mut answer = Vec::new();
     while !reply.is_complete() {
-        let patience = Patience { deadline, tick: None, watched: exchange.socket() };
+        let patience = Patience { deadline, tick: None, watched: exchange.socket(), called: None };
         if let Wake::WatchedGone = reply.read(&mut answer, &patience).map_err(Some)? {
             return Err(None);
         }

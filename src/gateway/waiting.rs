@@ -1,6 +1,7 @@
 //! Who waits for an instance, and what they are told meanwhile.
 //!
-//! **Invariant**: a client that waits is never left silent for long, and one that is gone is noticed at once.
+//! **Invariant**: a client that waits is never left silent for long, and one that is gone is noticed at once. It hears
+//! of its own call alone: progress, log messages and questions.
 //! **Thread**: the connection's, or whichever the gateway itself waits on.
 
 use std::io;
@@ -8,6 +9,8 @@ use std::io;
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
+use crate::endpoint::service::Call;
+use crate::gateway::relayed::{Asked, Relayed};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::http::reply::{Patience, Reply, Wake};
 
@@ -16,7 +19,12 @@ pub trait Waiting {
     fn waits_for(&mut self, reply: &Reply);
     fn patience(&self, deadline: Deadline) -> Patience<'_>;
     fn woken(&mut self, wake: &Wake) -> Result<(), UpstreamError>;
+    /// Takes a notification of the instance.
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()>;
+    /// Takes a request of the instance; gives its answer where that is known at once.
+    fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>>;
+    /// An answer for the instance that has come.
+    fn answer(&mut self) -> Option<Vec<u8>>;
 }
 
 /// The gateway itself waits.
@@ -26,7 +34,7 @@ impl Waiting for NoClient {
     fn waits_for(&mut self, _: &Reply) {}
 
     fn patience(&self, deadline: Deadline) -> Patience<'_> {
-        Patience { deadline, tick: None, watched: None }
+        Patience { deadline, tick: None, watched: None, called: None }
     }
 
     fn woken(&mut self, _: &Wake) -> Result<(), UpstreamError> {
@@ -36,13 +44,39 @@ impl Waiting for NoClient {
     fn relay(&mut self, _: &str, _: Option<&str>, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
+
+    fn ask(&mut self, id: &str, method: &str, _: Option<&str>) -> io::Result<Option<Vec<u8>>> {
+        match Relayed::new(None).ask(id, method, "{}") {
+            Asked::Nobody(answer) => Ok(Some(answer)),
+            Asked::Client(_) => Ok(None),
+        }
+    }
+
+    fn answer(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// A client waits, whose connection may break off and must not fall silent.
 pub struct Client<'o, 'x, 'c> {
-    pub outlet: &'o mut Outlet<'x, 'c>,
-    pub progress: Progress,
-    pub ticket: &'o Ticket<'o>,
+    outlet: &'o mut Outlet<'x, 'c>,
+    progress: Progress,
+    ticket: &'o Ticket<'o>,
+    relayed: Relayed<'o>,
+}
+
+impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
+    pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>) -> Client<'o, 'x, 'c> {
+        Client { outlet, progress: call.progress(), ticket: call.ticket, relayed: Relayed::new(call.asker) }
+    }
+
+    /// The call has ended: takes back what was asked and is of no use any more.
+    pub fn end(mut self) {
+        for message in self.relayed.close() {
+            // A client that is gone need not be told.
+            let _ = self.outlet.notify(&message);
+        }
+    }
 }
 
 impl Waiting for Client<'_, '_, '_> {
@@ -52,24 +86,37 @@ impl Waiting for Client<'_, '_, '_> {
     }
 
     fn patience(&self, deadline: Deadline) -> Patience<'_> {
-        Patience { deadline, tick: Some(self.outlet.keep_alive_due()), watched: self.outlet.socket() }
+        let (tick, watched) = (Some(self.outlet.keep_alive_due()), self.outlet.socket());
+        Patience { deadline, tick, watched, called: self.relayed.wake() }
     }
 
     fn woken(&mut self, wake: &Wake) -> Result<(), UpstreamError> {
         match wake {
-            Wake::Ready => Ok(()),
+            Wake::Ready | Wake::Called => Ok(()),
             Wake::Tick => self.outlet.keep_alive(&mut self.progress).map_err(|_| UpstreamError::Cancelled),
             Wake::WatchedGone => Err(UpstreamError::Cancelled),
         }
     }
 
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()> {
-        if method != "notifications/progress" {
-            return self.outlet.notify(message);
+        let rewritten = match method {
+            "notifications/message" => return self.outlet.notify(message),
+            "notifications/progress" => params.and_then(|params| self.progress.relay(params)),
+            "notifications/cancelled" => params.and_then(|params| self.relayed.withdraw(params)),
+            // What concerns no call of its own reaches a client by the gateway's own word, if at all.
+            _ => None,
+        };
+        rewritten.map_or(Ok(()), |message| self.outlet.notify(&message))
+    }
+
+    fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>> {
+        match self.relayed.ask(id, method, params.unwrap_or("{}")) {
+            Asked::Client(message) => self.outlet.notify(&message).map(|()| None),
+            Asked::Nobody(answer) => Ok(Some(answer)),
         }
-        match params.and_then(|params| self.progress.relay(params)) {
-            Some(message) => self.outlet.notify(&message),
-            None => Ok(()),
-        }
+    }
+
+    fn answer(&mut self) -> Option<Vec<u8>> {
+        self.relayed.answer()
     }
 }

@@ -65,7 +65,7 @@ impl Pool {
 
     /// The whole reply.
     pub fn ask(&self, request: &Outgoing<'_>, deadline: Deadline) -> Result<(ResponseHead, Vec<u8>), ClientError> {
-        let patience = Patience { deadline, tick: None, watched: None };
+        let patience = Patience { deadline, tick: None, watched: None, called: None };
         loop {
             let mut reply = self.send(request, deadline)?;
             match reply.wait_head(&patience) {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn patience() -> Patience<'static> {
-        Patience { deadline: soon(), tick: None, watched: None }
+        Patience { deadline: soon(), tick: None, watched: None, called: None }
     }
 
     #[test]

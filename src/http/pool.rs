@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::http::client_error::ClientError;
-use crate::http::wire::{self, Waited};
+use crate::http::wire::{self, Beside, Waited};
 use crate::limits::{
     ANSWER_AT_ONCE, CONNECT_TIME_MAX, HEAD_BYTES_MAX, POOL_FRESH_TIME, POOL_IDLE_MAX, POOL_IDLE_TIME_MAX,
 };
@@ -119,7 +119,8 @@ impl Connection {
 
     /// Neither closed nor with bytes that nobody asked for.
     fn is_quiet(&self) -> bool {
-        wire::wait_readable(&self.stream, None, Duration::ZERO).is_ok_and(|waited| waited == Waited::TimedOut)
+        wire::wait_readable(&self.stream, Beside::default(), Duration::ZERO)
+            .is_ok_and(|waited| waited == Waited::TimedOut)
     }
 
     /// Room to receive, at the cost of what was used already.

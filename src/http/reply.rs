@@ -16,7 +16,7 @@ use crate::http::client_error::ClientError;
 use crate::http::fields::BodyLength;
 use crate::http::head::{ResponseHead, head_end};
 use crate::http::pool::{Connection, Peer};
-use crate::http::wire::{self, Waited};
+use crate::http::wire::{self, Beside, Waited};
 use crate::limits::{ANSWER_AT_ONCE, INTERIM_REPLIES_MAX, READ_BYTES};
 
 /// How to wait for a reply.
@@ -27,6 +27,8 @@ pub struct Patience<'a> {
     pub tick: Option<Duration>,
     /// Wake when the peer of this socket is gone.
     pub watched: Option<BorrowedFd<'a>>,
+    /// Wake when this can be read.
+    pub called: Option<BorrowedFd<'a>>,
 }
 
 /// Why a wait ended.
@@ -36,6 +38,7 @@ pub enum Wake {
     Ready,
     Tick,
     WatchedGone,
+    Called,
 }
 
 /// The answer to a request, on its way.
@@ -201,10 +204,12 @@ impl Reply {
     fn wait(&mut self, patience: &Patience<'_>, phase: &'static str) -> Result<Wake, ClientError> {
         let left = patience.deadline.left();
         let time = patience.tick.map_or(left, |tick| tick.min(left));
+        let beside = Beside { watched: patience.watched, called: patience.called };
         let Some(connection) = &self.connection else { return Err(self.closed()) };
-        match wire::wait_readable(&connection.stream, patience.watched, time) {
+        match wire::wait_readable(&connection.stream, beside, time) {
             Ok(Waited::Readable) => Ok(Wake::Ready),
             Ok(Waited::WatchedGone) => Ok(Wake::WatchedGone),
+            Ok(Waited::Called) => Ok(Wake::Called),
             Ok(Waited::TimedOut) if time < left => Ok(Wake::Tick),
             Ok(Waited::TimedOut) => {
                 let limit = patience.deadline.limit();

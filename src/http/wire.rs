@@ -28,7 +28,18 @@ pub enum Waited {
     Readable,
     /// The other socket that was watched has lost its peer.
     WatchedGone,
+    /// The descriptor that calls has something to be read.
+    Called,
     TimedOut,
+}
+
+/// What is looked at while bytes are waited for.
+#[derive(Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// A socket whose peer may go.
+    pub watched: Option<BorrowedFd<'a>>,
+    /// Something that may become readable.
+    pub called: Option<BorrowedFd<'a>>,
 }
 
 /// How long a whole message may take to be written.
@@ -73,27 +84,29 @@ pub fn receive_within(stream: &TcpStream, into: &mut Vec<u8>, time: Duration) ->
             return Ok(Some(count));
         }
         let left = time.saturating_sub(started.elapsed());
-        if left.is_zero() || wait_readable(stream, None, left)? == Waited::TimedOut {
+        if left.is_zero() || wait_readable(stream, Beside::default(), left)? == Waited::TimedOut {
             return Ok(None);
         }
     }
 }
 
-/// Waits until something can be read (or the end is reached), or the peer of `watched` is gone.
-pub fn wait_readable(stream: &TcpStream, watched: Option<BorrowedFd<'_>>, time: Duration) -> io::Result<Waited> {
-    let fd = stream.as_fd();
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::from_borrowed_fd(fd, PollFlags::empty())];
-    if let Some(watched) = watched {
-        fds[1] = PollFd::from_borrowed_fd(watched, GONE);
-    }
-    let used = if watched.is_some() { 2 } else { 1 };
-    wait(&mut fds[..used], time)?;
+/// Waits until something can be read (or the end is reached), or something else that is looked at beside it happens.
+pub fn wait_readable(stream: &TcpStream, beside: Beside<'_>, time: Duration) -> io::Result<Waited> {
+    let watched = beside.watched.map(|fd| (fd, GONE, Waited::WatchedGone));
+    let called = beside.called.map(|fd| (fd, PollFlags::IN, Waited::Called));
+    let unused = PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty());
+    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN), unused.clone(), unused];
     // What has come is worth more than who is gone: an answer that is there is still handed over.
-    Ok(match (fds[0].revents().is_empty(), used == 2 && !fds[1].revents().is_empty()) {
-        (false, _) => Waited::Readable,
-        (true, true) => Waited::WatchedGone,
-        (true, false) => Waited::TimedOut,
-    })
+    let mut means = [Waited::Readable; 3];
+    let mut used = 1;
+    for (fd, flags, meaning) in [watched, called].into_iter().flatten() {
+        fds[used] = PollFd::from_borrowed_fd(fd, flags);
+        means[used] = meaning;
+        used += 1;
+    }
+    wait(&mut fds[..used], time)?;
+    let happened = fds[..used].iter().position(|fd| !fd.revents().is_empty());
+    Ok(happened.map_or(Waited::TimedOut, |at| means[at]))
 }
 
 /// The peer has closed or broken the connection, whether or not bytes of it are still unread.

@@ -1,5 +1,6 @@
 //! What running scripts tell and ask: progress, log messages, questions and their answers.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -85,8 +86,22 @@ pub fn call(id: Value, name: &str, arguments: Value, token: Option<Value>) -> Va
         "params": {"name": name, "arguments": arguments, "_meta": meta}})
 }
 
-fn ask(method: &str, params: &Value) -> Value {
-    call(json!("call"), "talk__ask", json!({"method": method, "params": params}), None)
+fn ask_by(tool: &str, method: &str, params: &Value) -> Value {
+    call(json!("call"), tool, json!({"method": method, "params": params}), None)
+}
+
+/// Where the tool that asks is found: address, path, name.
+fn ways(world: &World, instance: &Program) -> [(SocketAddr, String, String); 4] {
+    let published = format!("{}__talk__ask", instance.short());
+    let mut session = Session::open(world.gateway(), R11);
+    until(PATIENCE, "the tool is listed", || session.tool_names().contains(&published));
+    let gateway = world.gateway();
+    [
+        (instance.address, "/mcp".to_owned(), "talk__ask".to_owned()),
+        (gateway, format!("/mcp/{}", instance.short()), "talk__ask".to_owned()),
+        (gateway, "/mcp/dcc/maya".to_owned(), "talk__ask".to_owned()),
+        (gateway, "/mcp".to_owned(), published),
+    ]
 }
 
 /// All messages of a stream to its end.
@@ -191,20 +206,18 @@ fn a_script_that_asks_without_saying_so_fails_with_advice() {
 #[test]
 fn the_client_is_asked_and_its_answer_reaches_the_script() {
     let (world, _gateway, instance) = start();
-    let through = format!("/mcp/{}", instance.short());
-    for (address, path) in [(instance.address, "/mcp"), (world.gateway(), &through), (world.gateway(), "/mcp/dcc/maya")]
-    {
-        let session = Session::open_answering(address, path, R11);
+    for (address, path, tool) in ways(&world, &instance) {
+        let session = Session::open_answering(address, &path, R11);
         for (method, params) in [
             ("elicitation/create", json!({"message": "Which shot?", "requestedSchema": {"type": "object"}})),
             ("sampling/createMessage", json!({"messages": [], "maxTokens": 5})),
             ("roots/list", json!({})),
         ] {
-            let mut stream = session.post_stream(&ask(method, &params)).expect("a reply");
+            let mut stream = session.post_stream(&ask_by(&tool, method, &params)).expect("a reply");
             let (_, question) = stream.next_message(PATIENCE).expect("the question");
             assert_eq!((&question["method"], &question["params"]), (&json!(method), &params));
             let answer = json!({"action": "accept", "content": {"shot": "a\nb \u{e9}"}});
-            let mut other = Session::open_answering(address, path, R11);
+            let mut other = Session::open_answering(address, &path, R11);
             for (who, result) in [(&mut other, json!({"stolen": 1})), (&mut session.beside(), answer.clone())] {
                 let reply = who.post(&json!({"jsonrpc": "2.0", "id": question["id"], "result": result}));
                 assert_eq!((reply.status, reply.body.len()), (202, 0));
@@ -236,17 +249,64 @@ fn a_client_that_offers_nothing_is_not_asked() {
 }
 
 #[test]
-fn a_question_ends_with_its_call() {
-    let (_world, _gateway, instance) = start();
-    let session = Session::open_answering(instance.address, "/mcp", R11);
-    let mut stream = session.post_stream(&ask("roots/list", &json!({}))).expect("a reply");
+fn clients_with_equal_ids_answer_their_own_questions() {
+    let (world, _gateway, instance) = start();
+    for (address, path, tool) in ways(&world, &instance) {
+        let sessions: Vec<Session> = (0..3).map(|_| Session::open_answering(address, &path, R11)).collect();
+        let mut asked: Vec<(EventStream, Value)> = sessions
+            .iter()
+            .map(|session| {
+                let mut stream = session.post_stream(&ask_by(&tool, "roots/list", &json!({}))).expect("a reply");
+                let (_, question) = stream.next_message(PATIENCE).expect("the question");
+                (stream, question["id"].clone())
+            })
+            .collect();
+        // Each answers all questions that it could guess; only its own is heard.
+        for (number, session) in sessions.iter().enumerate().rev() {
+            for (_, id) in &asked {
+                let answer = json!({"jsonrpc": "2.0", "id": id, "result": {"roots": [number]}});
+                assert_eq!(session.beside().post(&answer).status, 202);
+            }
+        }
+        for (number, (stream, _)) in asked.iter_mut().enumerate() {
+            let messages = rest(stream);
+            let answer = &messages[0]["result"]["structuredContent"]["answer"];
+            assert_eq!(
+                (messages.len(), answer),
+                (1, &json!({"jsonrpc": "2.0", "id": 1, "result": {"roots": [number]}}))
+            );
+        }
+    }
+}
+
+#[test]
+fn clients_that_offer_less_are_not_asked_beside_those_that_offer_more() {
+    let (world, _gateway, instance) = start();
+    let [.., (address, path, tool)] = ways(&world, &instance);
+    let answering = Session::open_answering(address, &path, R11);
+    let mut stream = answering.post_stream(&ask_by(&tool, "roots/list", &json!({}))).expect("a reply");
     let (_, question) = stream.next_message(PATIENCE).expect("the question");
-    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "call"}});
-    assert_eq!(session.beside().post(&cancel).status, 202);
-    let messages = rest(&mut stream);
-    assert_eq!(messages.len(), 1, "the call itself is not answered: {messages:?}");
-    assert_eq!(messages[0]["method"], "notifications/cancelled");
-    assert_eq!(messages[0]["params"]["requestId"], question["id"]);
-    let late = session.beside().post(&json!({"jsonrpc": "2.0", "id": question["id"], "result": {}}));
-    assert_eq!(late.status, 202);
+    let refused = Session::open(address, R11).structured(&tool, json!({"method": "roots/list"}));
+    assert_eq!(refused["answer"]["error"]["code"], json!(-32601), "{refused}");
+    let error = json!({"code": -1, "message": "no"});
+    answering.beside().post(&json!({"jsonrpc": "2.0", "id": question["id"], "error": error}));
+    assert_eq!(rest(&mut stream)[0]["result"]["structuredContent"]["answer"]["error"], error);
+}
+
+#[test]
+fn a_question_ends_with_its_call() {
+    let (world, _gateway, instance) = start();
+    for (address, path, tool) in ways(&world, &instance) {
+        let session = Session::open_answering(address, &path, R11);
+        let mut stream = session.post_stream(&ask_by(&tool, "roots/list", &json!({}))).expect("a reply");
+        let (_, question) = stream.next_message(PATIENCE).expect("the question");
+        let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "call"}});
+        assert_eq!(session.beside().post(&cancel).status, 202);
+        let messages = rest(&mut stream);
+        assert_eq!(messages.len(), 1, "the call itself is not answered: {messages:?}");
+        assert_eq!(messages[0]["method"], "notifications/cancelled");
+        assert_eq!(messages[0]["params"]["requestId"], question["id"]);
+        let late = session.beside().post(&json!({"jsonrpc": "2.0", "id": question["id"], "result": {}}));
+        assert_eq!(late.status, 202);
+    }
 }

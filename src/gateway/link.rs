@@ -1,0 +1,181 @@
+//! The way to one instance: its connections, our sessions there, and sending on them.
+//!
+//! An instance asks a client only for what our session there declared. So there is a session for each set of
+//! capabilities that a client of ours has, and clients that offer the same share one.
+//!
+//! **Invariant**: ids of requests are ours alone, in all sessions of one instance.
+//! **Thread**: that of whoever calls.
+//! **Bounds**: `ClientCapabilities::SETS` sessions; `POOL_IDLE_MAX`; the deadline.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::deadline::Deadline;
+use crate::endpoint::access::Access;
+use crate::gateway::receive::{self, Awaited};
+use crate::gateway::rewrite::{VIA, error_message, request_text};
+use crate::gateway::upstream_error::UpstreamError;
+use crate::gateway::waiting::{NoClient, Waiting};
+use crate::http::client::{Outgoing, Pool};
+use crate::http::reply::Reply;
+use crate::jsonrpc;
+use crate::limits::FAN_OUT_TIME_MAX;
+use crate::mcp::{ClientCapabilities, Revision};
+
+pub struct Link {
+    pub pool: Pool,
+    /// Path of its MCP endpoint.
+    pub target: String,
+    /// What it knows our sessions by, by what they declare; each is opened by the first call that needs it.
+    sessions: [Mutex<Option<Arc<UpstreamSession>>>; ClientCapabilities::SETS],
+    next_id: AtomicU64,
+    pub in_flight: AtomicU32,
+    /// Holds the token for instances of our own kind; it may change (SIGHUP).
+    access: Option<Arc<Access>>,
+}
+
+#[derive(Default)]
+pub struct UpstreamSession {
+    pub id: Option<String>,
+    pub revision: String,
+    /// What the instance offers.
+    pub capabilities: Map<String, Value>,
+    /// What we declared.
+    client: ClientCapabilities,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult {
+    protocol_version: String,
+    #[serde(default)]
+    capabilities: Map<String, Value>,
+}
+
+impl Link {
+    /// Connects to nobody yet. `access` holds the token for an instance of our own kind.
+    pub fn new(host: &str, port: u16, target: &str, access: Option<Arc<Access>>) -> Link {
+        Link {
+            pool: Pool::new(host, port),
+            target: target.to_owned(),
+            sessions: std::array::from_fn(|_| Mutex::new(None)),
+            next_id: AtomicU64::new(1),
+            in_flight: AtomicU32::new(0),
+            access,
+        }
+    }
+
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What we present to it in `Authorization`.
+    pub fn authorization(&self) -> Option<String> {
+        let token = self.access.as_ref().and_then(|access| access.own_token())?;
+        Some(format!("Bearer {token}"))
+    }
+
+    /// The session for clients that offer this, opened if there is none yet. Two first calls may each open one; the
+    /// later is kept.
+    pub fn session(
+        &self,
+        client: ClientCapabilities,
+        deadline: Deadline,
+        waiting: &mut dyn Waiting,
+    ) -> Result<Arc<UpstreamSession>, UpstreamError> {
+        if let Some(session) = self.place(client).clone() {
+            return Ok(session);
+        }
+        let session = Arc::new(self.initialize(client, deadline, waiting)?);
+        *self.place(client) = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// The instance knows this session no more.
+    pub fn forget(&self, session: &Arc<UpstreamSession>) {
+        let mut current = self.place(session.client);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
+            *current = None;
+        }
+    }
+
+    /// Sends a notification, or the answer to a question of the instance.
+    pub fn tell(&self, session: &UpstreamSession, message: &[u8], deadline: Deadline) -> Result<(), UpstreamError> {
+        let mut reply = self.send(session, message, deadline, true)?;
+        receive::wait_head(&mut reply, deadline, &mut NoClient)?;
+        let status = reply.head().status();
+        receive::rest(&mut reply, &mut Vec::new(), deadline, &mut NoClient)?;
+        if status < 300 { Ok(()) } else { Err(UpstreamError::Status(status)) }
+    }
+
+    pub fn tell_cancelled(&self, session: &UpstreamSession, id: u64) {
+        let params =
+            format!(r#"{{"requestId":{id},"reason":"the client cancelled the call, went away or waited too long"}}"#);
+        let message = jsonrpc::notification("notifications/cancelled", Some(params.as_bytes()));
+        if let Err(error) = self.tell(session, &message, Deadline::after(FAN_OUT_TIME_MAX)) {
+            log::debug!("event=cancel_not_delivered address={} error=\"{error}\"", self.pool.authority());
+        }
+    }
+
+    pub fn send(
+        &self,
+        session: &UpstreamSession,
+        message: &[u8],
+        deadline: Deadline,
+        idempotent: bool,
+    ) -> Result<Reply, UpstreamError> {
+        let authorization = self.authorization();
+        let accept = ("Accept", "application/json, text/event-stream");
+        let mut headers = Vec::with_capacity(6);
+        headers.extend([("Content-Type", "application/json"), accept, VIA]);
+        if !session.revision.is_empty() {
+            headers.push(("MCP-Protocol-Version", &session.revision));
+        }
+        headers.extend(session.id.as_deref().map(|id| ("Mcp-Session-Id", id)));
+        headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
+        let request =
+            Outgoing { method: "POST", target: &self.target, headers: &headers, body: &[message], idempotent };
+        Ok(self.pool.send(&request, deadline)?)
+    }
+
+    fn place(&self, client: ClientCapabilities) -> MutexGuard<'_, Option<Arc<UpstreamSession>>> {
+        self.sessions[client.bits() as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn initialize(
+        &self,
+        client: ClientCapabilities,
+        deadline: Deadline,
+        waiting: &mut dyn Waiting,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let id = self.next_id();
+        let params = json!({
+            "protocolVersion": Revision::NEWEST.as_str(),
+            "capabilities": client.declared(),
+            "clientInfo": {"name": "dcc-mcp-server", "version": env!("CARGO_PKG_VERSION")},
+        });
+        let message = request_text(id, "initialize", &jsonrpc::to_bytes(&params));
+        let none = UpstreamSession::default();
+        let mut reply = self.send(&none, &message, deadline, true)?;
+        waiting.waits_for(&reply);
+        let response = receive::response(&mut reply, &Awaited::alone(id, deadline), waiting)?;
+        let result = &response.text[response.part.clone()];
+        if response.is_error {
+            return Err(UpstreamError::Refused(error_message(result)));
+        }
+        let result: InitializeResult = serde_json::from_slice(result)
+            .map_err(|_| UpstreamError::NotMcp("initialize was answered without a version"))?;
+        let id = reply.head().header("mcp-session-id").map(str::to_owned);
+        drop(reply);
+        let (revision, capabilities) = (result.protocol_version, result.capabilities);
+        let session = UpstreamSession { id, revision, capabilities, client };
+        match self.tell(&session, &jsonrpc::notification("notifications/initialized", None), deadline) {
+            // Some servers have no word for a notification; the session stands all the same.
+            Ok(()) | Err(UpstreamError::Status(_)) => Ok(session),
+            Err(error) => Err(error),
+        }
+    }
+}
