@@ -244,6 +244,8 @@ impl App {
         std::thread::sleep(seen_to_be_gone.left().min(deadline.left()));
         self.instance.stop_accepting();
         let drained = self.instance.drain(deadline) && gateway_drained;
+        // Nobody waits for what still runs.
+        child::end_all();
         // Nobody asks any more: what served the answers can go.
         self.scanner.stop();
         self.catalogue.stop();

@@ -187,9 +187,8 @@ impl Skills {
         let _ = self.worker.send(Look);
     }
 
-    /// Ends the `skills` thread and the scripts that still run; tools can still be called.
+    /// Ends the `skills` thread; tools can still be called.
     pub fn stop(&self) {
-        child::end_all();
         self.worker.stop();
     }
 }
