@@ -40,6 +40,7 @@ use crate::http::server::{Exchange, Refusal};
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
+use crate::mcp::mirror::Mirror;
 use crate::metrics::Route;
 use crate::registry::Instance;
 use crate::session::State;
@@ -92,6 +93,10 @@ impl Service for GatewayService {
                 Ok(with_published_uris(answer, &route.upstream.instance))
             }
         }
+    }
+
+    fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {
+        self.catalogue.now().tool(tool)?.mirror.clone()
     }
 
     fn instructions(&self) -> &str {

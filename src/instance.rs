@@ -18,6 +18,7 @@ use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::{ListResult, Listed};
+use crate::mcp::mirror::Mirror;
 use crate::mcp::params::{CompleteArgument, CompleteParams};
 use crate::mcp::{RawObject, Revision, Tool};
 use crate::metrics::Route;
@@ -126,6 +127,10 @@ impl Service for InstanceService {
             }
         };
         Ok(Payload::Owned(result))
+    }
+
+    fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {
+        self.skills.tools().find(tool)?.mirror.clone()
     }
 
     fn instructions(&self) -> &str {

@@ -19,7 +19,7 @@ use crate::http::server::Exchange;
 use crate::http::sse;
 use crate::hub::EventIds;
 use crate::jsonrpc;
-use crate::limits::SSE_COMMENT_EVERY;
+use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::session::State;
 
 pub struct Outlet<'x, 'c> {
@@ -141,7 +141,11 @@ impl<'x, 'c> Outlet<'x, 'c> {
         let mut all = SSE_HEADERS.to_vec();
         all.extend_from_slice(self.headers);
         self.exchange.start_stream(200, &all)?;
-        if self.ids.is_some() { self.write_event(b"") } else { Ok(()) }
+        if self.ids.is_none() {
+            return Ok(());
+        }
+        self.exchange.write(&[&sse::retry(SSE_RETRY)])?;
+        self.write_event(b"")
     }
 
     fn write_event(&mut self, message: &[u8]) -> io::Result<()> {

@@ -16,6 +16,7 @@ use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::Listed;
+use crate::mcp::mirror::Mirror;
 use crate::mcp::{CallToolResult, LogLevel, RESOURCE_NOT_FOUND, Revision};
 use crate::session::State;
 
@@ -29,6 +30,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Runs a tool, fills in a prompt, reads a resource or completes an argument, and waits for the result.
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
+
+    /// Which arguments of a tool header fields repeat; `None` where there is no such tool or it repeats none.
+    fn mirror(&self, tool: &str) -> Option<Arc<Mirror>>;
 
     /// What an agent should know before it begins.
     fn instructions(&self) -> &str;

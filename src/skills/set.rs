@@ -16,6 +16,7 @@ use crate::hash::fnv64_hex;
 use crate::jsonrpc;
 use crate::limits::{TOOL_NAME_BYTES_MAX, TOOLS_PER_INSTANCE_MAX};
 use crate::mcp::Tool;
+use crate::mcp::mirror::Mirror;
 use crate::skills::arguments::ArgumentRules;
 use crate::skills::entry::ToolEntry;
 use crate::skills::manifest::Skill;
@@ -59,6 +60,8 @@ pub struct SkillTool {
     /// Its script asks while it runs.
     pub dialog: bool,
     pub rules: ArgumentRules,
+    /// Its arguments that header fields repeat, if any.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 /// The visible tools.
@@ -127,6 +130,7 @@ impl SkillTool {
         };
         Some(SkillTool {
             rules: ArgumentRules::of(tool.input_schema.get()),
+            mirror: entry.mirror.clone(),
             tool,
             bare_name: entry.name.clone(),
             skill: skill.name.clone(),
