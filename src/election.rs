@@ -11,6 +11,8 @@
 //! **Bounds**: `BIND_RETRY_EVERY`, after other errors `BIND_PAUSE_AFTER_ERROR`.
 //! Left out on purpose: agreement between hosts. Every replica has its own address and serves there.
 
+pub mod step;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -134,6 +134,19 @@ pub const SCAN_EVERY: Duration = Duration::from_millis(500);
 pub const SEEN_TO_BE_GONE_AFTER: Duration = Duration::from_secs(1);
 /// Pause between two tries to bind the gateway port.
 pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
+/// Standbys that are given the gateway's listener; each costs it a descriptor. Beyond: they try to bind the port instead.
+pub const STANDBYS_MAX: usize = 256;
+/// Connections to the gateway's name that are taken at once, before anything else is looked at.
+pub const STANDBYS_PER_LOOK: usize = 16;
+/// Bytes of a line between gateway and standby: a word, and an instance id or a version. Beyond: the connection ends.
+pub const STANDBY_LINE_BYTES_MAX: usize = 128;
+/// Bytes of a version. Beyond: it is none.
+pub const VERSION_BYTES_MAX: usize = 64;
+/// Time that a newer version gets to take a port that was given up for it, before the others compete.
+pub const HANDOVER_GRACE: Duration = Duration::from_secs(1);
+/// Time that standbys get to show that they live when a gateway leaves. Beyond: the listener is shut down, so that none
+/// that has been stopped keeps the port from others.
+pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longest pause between two scans of a registry that cannot be read.
 pub const SCAN_RETRY_MAX: Duration = Duration::from_secs(5);
 /// First pause before a heartbeat that could not be written is tried again; it doubles up to the heartbeat interval.
@@ -269,6 +282,8 @@ const _: () =
     assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");
 const _: () = assert!(SEEN_TO_BE_GONE_AFTER.as_millis() >= SCAN_EVERY.as_millis() * 2);
 const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
+const _: () =
+    assert!(VERSION_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX && ENTRY_NAME_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());
 const _: () = assert!(POOL_IDLE_TIME_MAX.as_secs() < IDLE_KEEP_ALIVE.as_secs());
