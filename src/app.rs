@@ -13,7 +13,7 @@ pub mod parts;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -22,7 +22,8 @@ use crate::app::error::AppError;
 use crate::app::parts::HeartbeatSlot;
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::election::{self, Candidacy, Election, Probe};
+use crate::election::probe::{self, Probe};
+use crate::election::{Candidacy, Election};
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
 use crate::front::Front;
@@ -41,17 +42,18 @@ use crate::scanner::{Scanner, Settings};
 use crate::session::State;
 use crate::skills::{Skills, child};
 use crate::status::{Check, Status};
+use crate::version::Version;
 use crate::worker;
 
-/// Runs the server until it is told to stop.
-pub fn run(config: Config) -> Result<(), AppError> {
+/// Runs the server until it is told to stop. `version` is the program's own.
+pub fn run(config: Config, version: &'static str) -> Result<(), AppError> {
     let instance_id = config.instance_id.clone().unwrap_or_else(os::uuid_v4);
     logging::start(parts::log_config(&config, &instance_id)).map_err(|error| AppError::Log(error.to_string()))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     let signals = os::signals().map_err(AppError::Thread)?;
-    let app = App::start(config, &instance_id)?;
+    let app = App::start(config, &instance_id, version)?;
     let told_to_stop = app.wait(&signals);
     match &told_to_stop {
         Ok(()) => app.stop(signals),
@@ -64,6 +66,7 @@ pub fn run(config: Config) -> Result<(), AppError> {
 struct App {
     config: Config,
     instance_id: String,
+    version: Version,
     draining: Arc<AtomicBool>,
     access: Arc<Access>,
     skills: Arc<Skills>,
@@ -74,10 +77,14 @@ struct App {
     catalogue: Arc<Catalogue>,
     gateway_hub: Arc<Hub>,
     election: Option<Arc<Election>>,
+    /// The server of a gateway port that was handed over, while it is drained.
+    former: Former,
 }
 
+type Former = Arc<Mutex<Option<Arc<Server>>>>;
+
 impl App {
-    fn start(config: Config, instance_id: &str) -> Result<App, AppError> {
+    fn start(config: Config, instance_id: &str, version: &str) -> Result<App, AppError> {
         let advertised = parts::advertised_host(&config);
         let access = Arc::new(parts::access(&config, &advertised)?);
         let draining = Arc::new(AtomicBool::new(false));
@@ -90,13 +97,13 @@ impl App {
         instance_hub.publish(state_of(&skills.offer()));
         let instance = parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot)?;
         let address = instance.address();
-        if !election::answers(address) {
+        if !probe::answers(address) {
             return Err(AppError::NoAnswer(address));
         }
         log::info!("event=instance address={address} instance={instance_id} dcc={}", Quoted(&config.dcc));
 
         // The registry: the list first, then the entry that points to it.
-        let entry = parts::entry(&config, instance_id, &advertised, address.port());
+        let entry = parts::entry(&config, instance_id, version, &advertised, address.port());
         let heartbeat = parts::start_heartbeat(&config, &store, entry, address, &skills)?;
         let _ = slot.set(Arc::clone(&heartbeat));
         // What changed while the slot was empty was told to nobody.
@@ -113,6 +120,7 @@ impl App {
         let mut app = App {
             config,
             instance_id: instance_id.to_owned(),
+            version: Version::parse(version).ok_or_else(|| AppError::Version(version.to_owned()))?,
             draining,
             access,
             skills,
@@ -123,6 +131,7 @@ impl App {
             catalogue,
             gateway_hub,
             election,
+            former: Former::default(),
         };
         app.compete()?;
         os::notify("READY=1");
@@ -150,11 +159,15 @@ impl App {
         let catalogue = Arc::clone(&self.catalogue);
         let candidacy = Candidacy {
             address: SocketAddr::new(self.config.host, port),
+            given: None,
+            version: self.version.clone(),
+            instance_id: self.instance_id.clone(),
             max_connections: self.config.max_connections,
             handler: Arc::new(Front { access: Arc::clone(&self.access), site }),
-            before_serving: Box::new(move || {
-                let fresh = looker.look_now(TAKEOVER_LOOK_MAX) && catalogue.flush(TAKEOVER_LOOK_MAX);
-                log::debug!("event=looked_before_serving fresh={fresh}");
+            on_taking: Box::new(move |died| {
+                catalogue.hold(TAKEOVER_LOOK_MAX, died);
+                let catalogue = Arc::clone(&catalogue);
+                looker.look_soon(Box::new(move || catalogue.release()));
             }),
             on_won: Box::new(move |address| {
                 scanner.set_gateway(true);
@@ -162,11 +175,34 @@ impl App {
                     log::error!("event=role_not_told error=\"{error}\"");
                 }
             }),
+            on_yielded: self.on_yielded(),
         };
         let election = Arc::new(Election::start(candidacy).map_err(AppError::Thread)?);
         let _ = slot.set(Arc::clone(&election));
         self.election = Some(election);
         Ok(())
+    }
+
+    /// The port is another's: no role, no streams; what is under way there gets its time.
+    fn on_yielded(&self) -> Box<dyn Fn(Server) + Send> {
+        let (scanner, heartbeat, hub) = (self.scanner.clone(), self.heartbeat.clone(), self.gateway_hub.clone());
+        let (former, time) = (Arc::clone(&self.former), self.config.drain_timeout);
+        Box::new(move |server| {
+            scanner.set_gateway(false);
+            if let Err(error) = heartbeat.set_gateway(None) {
+                log::error!("event=role_not_told error=\"{error}\"");
+            }
+            hub.end_all();
+            let server = Arc::new(server);
+            *former.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&server));
+            let drain = move || {
+                let drained = server.drain(Deadline::after(time));
+                log::info!("event=gateway_drained drained={drained}");
+            };
+            if let Err(error) = worker::spawn("drain-gateway", drain) {
+                log::warn!("event=not_drained error=\"{error}\"");
+            }
+        })
     }
 
     fn gateway_checks(&self, election: &Arc<OnceLock<Arc<Election>>>) -> Vec<Check> {
@@ -204,7 +240,7 @@ impl App {
         [Some(self.instance.address()), gateway]
             .into_iter()
             .flatten()
-            .find(|address| election::probe(*address) == Probe::Silent)
+            .find(|address| probe::probe(*address) == Probe::Silent)
     }
 
     fn reload(&self) {
@@ -228,8 +264,9 @@ impl App {
         log::info!("event=stopping connections={}", self.instance.connections());
         os::notify("STOPPING=1");
         end_at_second_signal(signals);
-        // Balancers look at /readyz: nothing new shall come.
+        // Balancers look at /readyz: nothing new shall come. Clients that are here go elsewhere with their next request.
         self.draining.store(true, Ordering::Release);
+        self.instance.begin_drain();
         // The beat ends before the entry goes, or the next beat would bring it back.
         self.heartbeat.stop();
         let seen_to_be_gone = self.seen_to_be_gone();
@@ -241,12 +278,15 @@ impl App {
         // Calls under way get their time, those of the gateway first: they may lead to our own instance.
         let deadline = Deadline::after(self.config.drain_timeout);
         let gateway_drained = gateway.is_none_or(|server| server.drain(deadline));
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let former_drained = former.is_none_or(|server| server.drain(deadline));
         std::thread::sleep(seen_to_be_gone.left().min(deadline.left()));
         self.instance.stop_accepting();
-        let drained = self.instance.drain(deadline) && gateway_drained;
+        let drained = self.instance.drain(deadline) && gateway_drained && former_drained;
         // Nobody waits for what still runs.
         child::end_all();
         // Nobody asks any more: what served the answers can go.
+        self.election.iter().for_each(|election| election.stop());
         self.scanner.stop();
         self.catalogue.stop();
         self.skills.stop();

@@ -1,95 +1,104 @@
-//! Who serves the gateway port on this host: whoever can bind it. The others try again, and are ready all along.
+//! Who serves the gateway port on this host. What is decided, and when, is the table in `election/step.rs`; here it is done.
 //!
-//! | we are  | bind succeeds            | address in use | another error             | listener stops answering |
-//! |---------|--------------------------|----------------|---------------------------|--------------------------|
-//! | standby | serve, prove it, gateway | try again      | tell `/readyz`, try again | –                        |
-//! | gateway | –                        | –              | –                         | the process ends (app)   |
+//! A gateway gives its listener to the other processes of the same user (`election/passing.rs`). They wake when it dies
+//! or leaves, one wins the name and accepts on the listener that it has already, so that no client is ever refused.
+//! Where that cannot be (another user, another system, a foreign holder of the port) they try to bind the port again and
+//! again.
 //!
-//! **Invariant**: the role is claimed only after the own listener has answered. A resident is never disturbed. An
-//! error other than "address in use" is not a lost election.
-//! **Thread**: `election` owns the server of the gateway port.
-//! **Bounds**: `BIND_RETRY_EVERY`, after other errors `BIND_PAUSE_AFTER_ERROR`.
-//! Left out on purpose: agreement between hosts. Every replica has its own address and serves there.
+//! **Invariant**: no two processes accept on one address. The role is told to others only after the own listener has
+//! answered. A resident is disturbed by a newer version alone. An error other than "address in use" is not a lost
+//! election.
+//! **Thread**: `election` owns the listener, the name and the server of the gateway port. It never waits for a standby.
+//! **Bounds**: `BIND_RETRY_EVERY`, `STANDBYS_MAX`, `HANDOVER_GRACE`, `FAREWELL_TIME_MAX`, `YIELD_PAUSE`.
+//! Left out on purpose: agreement between hosts, where every replica has its own address and serves there; and taking
+//! the port from a gateway that is stopped as a whole (SIGSTOP), which would serve beside its successor when it wakes.
 
+pub mod passing;
+pub mod probe;
 pub mod step;
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
-use rustix::io::Errno;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::deadline::Deadline;
-use crate::http::client::{Outgoing, Pool};
-use crate::http::client_error::ClientError;
+use crate::backoff::Backoff;
+use crate::election::passing::{Followed, Name, Word};
+use crate::election::step::{Action, Event, Holds, Node, Pause, decide, pause_for};
 use crate::http::server::{Handler, Server, bind};
-use crate::limits::{BIND_RETRY_EVERY, INBOX_MAX, SELF_PROBE_TIME_MAX, WORKER_STOP_MAX};
+use crate::limits::{BIND_RETRY_EVERY, FAREWELL_TIME_MAX, HANDOVER_GRACE, INBOX_MAX, WORKER_STOP_MAX, YIELD_PAUSE};
 use crate::metrics;
-use crate::worker::{Work, Worker};
+use crate::version::Version;
+use crate::worker;
 
-const BIND_PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
-/// A gateway has nothing to try; it looks for orders.
-const GATEWAY_TICK: Duration = Duration::from_secs(60);
+/// Nothing is due; descriptors and orders wake the thread.
+const LONG: Duration = Duration::from_secs(60);
+/// A gateway without the name tries to take it, so that it can have standbys.
+const NAME_RETRY_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Election {
-    worker: Worker<Order>,
+    orders: Sender<Order>,
+    bell: UnixStream,
+    ended: Receiver<()>,
     failure: Arc<Mutex<Option<String>>>,
     serving: Arc<Mutex<Option<SocketAddr>>>,
 }
 
+/// What runs on the thread `election` must not wait.
 pub struct Candidacy {
     pub address: SocketAddr,
+    /// A socket of the service manager, listening at that address.
+    pub given: Option<TcpListener>,
+    pub version: Version,
+    pub instance_id: String,
     pub max_connections: usize,
     pub handler: Arc<dyn Handler>,
-    /// Run when the port is bound and before anything on it is accepted: the first answer shall be complete.
-    pub before_serving: Box<dyn Fn() + Send>,
+    /// Run before anything is accepted, with the instance that served until it died, if one did.
+    pub on_taking: Box<dyn Fn(Option<&str>) + Send>,
     /// Told once the port is ours.
     pub on_won: Box<dyn Fn(SocketAddr) + Send>,
+    /// Told when the port was given up for a newer version; the server is to be drained.
+    pub on_yielded: Box<dyn Fn(Server) + Send>,
 }
 
 enum Order {
     /// Let go of the port; whoever was serving it is handed back to be drained.
     Resign(Sender<Option<Server>>),
+    /// Hand the port over to this version.
+    Yield(Version, Sender<Yielded>),
+    Stop,
 }
 
-/// What asking a listener of ours has shown.
+/// What came of the wish to hand the port over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    Answers,
-    Silent,
-    /// We lacked what it takes to ask (descriptors, ports, memory); that says nothing about the listener.
-    NotAsked,
-}
-
-/// What one try to bind leads to.
-#[derive(Debug, PartialEq)]
-enum Step {
-    Serve,
-    TryAgain { after: Duration, failure: Option<String> },
-}
-
-fn step(bound: Result<(), &io::Error>, address: SocketAddr) -> Step {
-    match bound {
-        Ok(()) => Step::Serve,
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            Step::TryAgain { after: BIND_RETRY_EVERY, failure: None }
-        }
-        Err(error) => Step::TryAgain {
-            after: BIND_PAUSE_AFTER_ERROR,
-            failure: Some(format!("the gateway port {address} cannot be bound: {error}")),
-        },
-    }
+pub enum Yielded {
+    Done,
+    NotServing,
+    /// It was handed over not long ago, and came back.
+    TooSoon,
+    /// The socket is the service manager's, and the other process does not have it.
+    NotOurs,
 }
 
 impl Election {
     pub fn start(candidacy: Candidacy) -> io::Result<Election> {
         let (failure, serving) = (Arc::default(), Arc::default());
-        let (noted, told) = (Arc::clone(&failure), Arc::clone(&serving));
-        let candidate =
-            Candidate { candidacy, server: None, failure: noted, serving: told, first: true, has_resigned: false };
-        Ok(Election { worker: Worker::start("election", INBOX_MAX, candidate)?, failure, serving })
+        let (orders, received) = bounded(INBOX_MAX);
+        let (bell, rung) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        rung.set_nonblocking(true)?;
+        let (end, ended) = bounded::<()>(0);
+        let candidate = Candidate::new(candidacy, Arc::clone(&failure), Arc::clone(&serving));
+        worker::spawn("election", move || {
+            candidate.run(&received, &rung);
+            drop(end);
+        })?;
+        Ok(Election { orders, bell, ended, failure, serving })
     }
 
     /// Where we serve as the gateway, if we do.
@@ -105,62 +114,230 @@ impl Election {
     /// Stops accepting on the gateway port and ends the candidacy; the server, if we had won, is to be drained.
     pub fn resign(&self) -> Option<Server> {
         let (tell, told) = bounded(1);
-        self.worker.send_within(Order::Resign(tell), WORKER_STOP_MAX);
-        let server = told.recv_timeout(WORKER_STOP_MAX).ok().flatten();
-        self.worker.stop();
-        server
+        self.send(Order::Resign(tell));
+        told.recv_timeout(WORKER_STOP_MAX).ok().flatten()
+    }
+
+    /// Hands the port over to a newer version, if it is ours to hand over.
+    pub fn hand_over(&self, version: Version) -> Yielded {
+        let (tell, told) = bounded(1);
+        self.send(Order::Yield(version, tell));
+        told.recv_timeout(WORKER_STOP_MAX).unwrap_or(Yielded::NotServing)
+    }
+
+    /// Ends the thread, after `resign`; waits until a standby has shown that it lives.
+    pub fn stop(&self) {
+        self.send(Order::Stop);
+        if self.ended.recv_timeout(FAREWELL_TIME_MAX + WORKER_STOP_MAX) != Err(RecvTimeoutError::Disconnected) {
+            log::warn!("thread=election did not stop in time");
+        }
+    }
+
+    fn send(&self, order: Order) {
+        if self.orders.send_timeout(order, WORKER_STOP_MAX).is_ok() {
+            // Full: it has been rung often enough.
+            let _ = (&self.bell).write(&[0]);
+        }
     }
 }
 
+/// What the thread owns.
 struct Candidate {
     candidacy: Candidacy,
-    server: Option<Server>,
     failure: Arc<Mutex<Option<String>>>,
     serving: Arc<Mutex<Option<SocketAddr>>>,
+    holds: Holds,
+    listener: Option<TcpListener>,
+    /// The service manager has the socket too: it is not to be shut down.
+    is_lent: bool,
+    name: Option<Name>,
+    /// While we serve.
+    server: Option<Server>,
+    /// While another serves that we know of.
+    followed: Option<Followed>,
+    /// The instance that served until it died.
+    died: Option<String>,
+    leaving: Option<Leaving>,
+    /// When the port was last handed over.
+    yielded: Option<Instant>,
+    moments: Backoff,
     first: bool,
     has_resigned: bool,
 }
 
-impl Work for Candidate {
-    type Message = Order;
-
-    fn receive(&mut self, Order::Resign(tell): Order) {
-        self.has_resigned = true;
-        *lock(&self.serving) = None;
-        let server = self.server.take();
-        if let Some(server) = &server {
-            server.stop_accepting();
-            metrics::GATEWAY_LEADER.set(0);
-        }
-        let _ = tell.send(server);
-    }
-
-    fn tick(&mut self) -> Duration {
-        // Nothing to try: the port is ours, or is to be left to others.
-        if self.server.is_some() || self.has_resigned {
-            return GATEWAY_TICK;
-        }
-        let address = self.candidacy.address;
-        let bound = bind(address);
-        match (step(bound.as_ref().map(|_| ()), address), bound) {
-            (Step::Serve, Ok(listener)) => self.serve(listener),
-            (Step::TryAgain { after, failure }, _) => {
-                self.note(failure);
-                std::mem::take(&mut self.first).then(|| log::info!("event=standby address={address}"));
-                after
-            }
-            (Step::Serve, Err(_)) => unreachable!("a step to serve comes from a listener"),
-        }
-    }
+/// We have left; standbys that live hang up.
+struct Leaving {
+    standbys: Vec<UnixStream>,
+    listener: TcpListener,
+    until: Instant,
 }
 
 impl Candidate {
-    fn serve(&mut self, listener: TcpListener) -> Duration {
-        let Candidacy { max_connections, handler, before_serving, on_won, address } = &self.candidacy;
-        before_serving();
-        let started = Server::start("gateway", listener, *max_connections, Arc::clone(handler))
+    fn new(
+        candidacy: Candidacy,
+        failure: Arc<Mutex<Option<String>>>,
+        serving: Arc<Mutex<Option<SocketAddr>>>,
+    ) -> Candidate {
+        Candidate {
+            candidacy,
+            failure,
+            serving,
+            holds: Holds::Nothing,
+            listener: None,
+            is_lent: false,
+            name: None,
+            server: None,
+            followed: None,
+            died: None,
+            leaving: None,
+            yielded: None,
+            moments: Backoff::new(Pause::Moment.time(), BIND_RETRY_EVERY),
+            first: true,
+            has_resigned: false,
+        }
+    }
+
+    fn run(mut self, orders: &Receiver<Order>, bell: &UnixStream) {
+        let mut is_stopping = false;
+        let mut due = Instant::now();
+        while !(is_stopping && self.leaving.is_none()) {
+            if Instant::now() >= due {
+                due = Instant::now() + self.tick();
+            }
+            self.wait(bell, due);
+            let _ = (&*bell).read(&mut [0; INBOX_MAX]);
+            let mut sooner = self.hear();
+            for order in orders.try_iter() {
+                match order {
+                    Order::Resign(tell) => {
+                        let _ = tell.send(self.resign());
+                        sooner = Some(Duration::ZERO);
+                    }
+                    Order::Yield(version, tell) => {
+                        let yielded = self.hand_over(&version);
+                        let _ = tell.send(yielded);
+                        sooner = (yielded == Yielded::Done).then_some(HANDOVER_GRACE).or(sooner);
+                    }
+                    Order::Stop => is_stopping = true,
+                }
+            }
+            if let Some(pause) = sooner {
+                due = Instant::now() + pause;
+            }
+        }
+    }
+
+    /// Until something is due, an order has come, or somebody has something to say.
+    fn wait(&self, bell: &UnixStream, due: Instant) {
+        let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
+        let heard = self.followed.iter().map(Followed::descriptor).chain(self.name.iter().flat_map(Name::descriptors));
+        fds.extend(heard.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        // No flags: only that they hang up.
+        let leaving = self.leaving.iter().flat_map(|leaving| &leaving.standbys);
+        fds.extend(leaving.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty())));
+        let left = due.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        // A failed wait is made good by the next; a short sleep keeps it from spinning.
+        if poll(&mut fds, Some(&left)).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// What is due, and when the next is.
+    fn tick(&mut self) -> Duration {
+        if self.server.is_some() {
+            let is_named = self.name.is_some() || self.take_name() == Event::NameTaken;
+            return if is_named { LONG } else { NAME_RETRY_EVERY };
+        }
+        if self.has_resigned {
+            return self.see_off();
+        }
+        self.pursue()
+    }
+
+    /// Goes from one action to the next until there is something to wait for.
+    fn pursue(&mut self) -> Duration {
+        if let (None, Some(given)) = (&self.listener, &self.candidacy.given) {
+            self.listener = given.try_clone().ok();
+            (self.holds, self.is_lent) = (Holds::Given, true);
+        }
+        let mut event = Event::Due;
+        loop {
+            let node = Node { holds: self.holds_now(), follows: self.followed.is_some() };
+            event = match decide(node, event) {
+                Action::Join => self.join(),
+                Action::Bind => self.bind(),
+                Action::TakeName => self.take_name(),
+                Action::Serve => return self.serve(),
+                Action::Follow => return LONG,
+                Action::LetGo => {
+                    self.listener = None;
+                    return Pause::Retry.time();
+                }
+                Action::Wait(Pause::Moment) => return self.moments.failed(),
+                Action::Wait(pause) => {
+                    let address = self.candidacy.address;
+                    std::mem::take(&mut self.first).then(|| log::info!("event=standby address={address}"));
+                    return pause.time();
+                }
+            }
+        }
+    }
+
+    fn holds_now(&self) -> Holds {
+        if self.listener.is_some() { self.holds } else { Holds::Nothing }
+    }
+
+    fn join(&mut self) -> Event {
+        match passing::join(self.candidacy.address, &self.candidacy.version) {
+            Ok(followed) => {
+                self.followed = Some(followed);
+                Event::Joined
+            }
+            Err(event) => event,
+        }
+    }
+
+    fn bind(&mut self) -> Event {
+        let address = self.candidacy.address;
+        match bind(address) {
+            Ok(listener) => {
+                (self.listener, self.holds, self.is_lent) = (Some(listener), Holds::Own, false);
+                Event::Bound
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                self.note(None);
+                Event::InUse
+            }
+            Err(error) => {
+                self.note(Some(format!("the gateway port {address} cannot be bound: {error}")));
+                Event::NotBound
+            }
+        }
+    }
+
+    fn take_name(&mut self) -> Event {
+        let Some(listener) = &self.listener else { return Event::NoNames };
+        match passing::take(listener, self.is_lent, &self.candidacy.instance_id) {
+            Ok(name) => {
+                self.name = Some(name);
+                Event::NameTaken
+            }
+            Err(event) => event,
+        }
+    }
+
+    /// Accepts at once; that it works is proven after that, and only then told.
+    fn serve(&mut self) -> Duration {
+        let Candidacy { max_connections, handler, on_taking, on_won, address, .. } = &self.candidacy;
+        on_taking(self.died.take().as_deref());
+        (self.followed, self.leaving) = (None, None);
+        let duplicate =
+            self.listener.as_ref().ok_or(io::ErrorKind::NotConnected.into()).and_then(TcpListener::try_clone);
+        let started = duplicate
+            .and_then(|listener| Server::start("gateway", listener, *max_connections, Arc::clone(handler)))
             .map_err(|error| format!("the gateway port {address} cannot be served: {error}"));
-        let proven = started.and_then(|server| match answers(server.address()) {
+        let proven = started.and_then(|server| match probe::answers(server.address()) {
             true => Ok(server),
             false => {
                 server.stop_accepting();
@@ -176,16 +353,138 @@ impl Candidate {
                     metrics::TAKEOVERS.add(1);
                 }
                 self.server = Some(server);
+                self.moments.succeeded();
                 *lock(&self.serving) = Some(address);
                 self.note(None);
                 on_won(address);
-                GATEWAY_TICK
+                if self.name.is_some() { LONG } else { NAME_RETRY_EVERY }
             }
             Err(failure) => {
+                // Others shall have it.
+                (self.name, self.listener) = (None, None);
                 self.note(Some(failure));
-                BIND_PAUSE_AFTER_ERROR
+                Pause::AfterError.time()
             }
         }
+    }
+
+    /// Listens to standbys, or to the gateway that is followed. `Some`: what is due changes to this.
+    fn hear(&mut self) -> Option<Duration> {
+        if let Some(name) = &mut self.name {
+            name.look();
+        }
+        if self.leaving.is_some() {
+            return Some(self.see_off());
+        }
+        let mut due = None;
+        while let Some(word) = self.followed.as_mut().and_then(Followed::hear) {
+            due = Some(self.take(word));
+        }
+        due
+    }
+
+    /// Acts on a word of the gateway that is followed; when to go on.
+    fn take(&mut self, word: Word) -> Duration {
+        let own = &self.candidacy.version;
+        match word {
+            Word::Listener { listener, is_lent } => {
+                if self.holds_now() == Holds::Nothing {
+                    (self.holds, self.is_lent) = (Holds::Shared, is_lent);
+                    self.note(None);
+                }
+                if self.holds == Holds::Shared {
+                    self.listener = Some(listener);
+                }
+                self.moments.succeeded();
+                self.died = None;
+                std::mem::take(&mut self.first).then(|| log::info!("event=standby address={}", self.candidacy.address));
+                LONG
+            }
+            Word::Bye(version) => {
+                self.followed = None;
+                pause_for(Some(&version), own)
+            }
+            Word::Free(version) => {
+                (self.followed, self.listener) = (None, None);
+                pause_for(Some(&version), own)
+            }
+            Word::Gone => {
+                let followed = self.followed.take();
+                // The name may outlive the connection by a moment; who joined a dead gateway in that has heard no name.
+                let told = followed.and_then(|followed| followed.instance_id().map(str::to_owned));
+                self.died = told.or(self.died.take()).filter(|_| self.listener.is_some());
+                // Without the listener there is no hurry; a gateway that turns us away must not be asked in a circle.
+                if self.listener.is_some() { Duration::ZERO } else { BIND_RETRY_EVERY }
+            }
+        }
+    }
+
+    fn resign(&mut self) -> Option<Server> {
+        self.has_resigned = true;
+        self.followed = None;
+        let server = self.end_reign();
+        let (name, listener) = (self.name.take(), self.listener.take());
+        if let (Some(name), Some(listener)) = (name, listener) {
+            let version = name.newest_standby().unwrap_or(&self.candidacy.version).clone();
+            let standbys = name.leave(&version);
+            if !standbys.is_empty() && !self.is_lent {
+                self.leaving = Some(Leaving { standbys, listener, until: Instant::now() + FAREWELL_TIME_MAX });
+            }
+        }
+        server
+    }
+
+    /// Gives the port up for a newer version, and goes on as a standby that lets it go first.
+    fn hand_over(&mut self, version: &Version) -> Yielded {
+        if self.server.is_none() {
+            return Yielded::NotServing;
+        }
+        if self.yielded.is_some_and(|at| at.elapsed() < YIELD_PAUSE) {
+            return Yielded::TooSoon;
+        }
+        let has_listener = self.name.as_ref().is_some_and(|name| name.has_standby_of(version));
+        if self.is_lent && !has_listener {
+            return Yielded::NotOurs;
+        }
+        self.yielded = Some(Instant::now());
+        let server = self.end_reign();
+        let name = self.name.take();
+        if has_listener {
+            self.holds = if self.holds == Holds::Given { Holds::Given } else { Holds::Shared };
+            drop(name.map(|name| name.leave(version)));
+        } else {
+            self.listener = None;
+            name.into_iter().for_each(|name| name.free(version));
+        }
+        log::info!("event=yielded to={version} standby_has_listener={has_listener}");
+        server.into_iter().for_each(|server| (self.candidacy.on_yielded)(server));
+        Yielded::Done
+    }
+
+    /// Nothing more is accepted here when this returns.
+    fn end_reign(&mut self) -> Option<Server> {
+        *lock(&self.serving) = None;
+        let server = self.server.take()?;
+        server.stop_accepting();
+        metrics::GATEWAY_LEADER.set(0);
+        Some(server)
+    }
+
+    /// One standby that hangs up has heard that we left, and lives. If none does, all have been stopped or hang, and
+    /// their duplicates would keep the port from everybody.
+    fn see_off(&mut self) -> Duration {
+        let Some(Leaving { standbys, listener, until }) = &self.leaving else { return LONG };
+        let one_lives = standbys.iter().any(|stream| matches!((&mut &*stream).read(&mut [0; 64]), Ok(0)));
+        let left = until.saturating_duration_since(Instant::now());
+        if !one_lives && !left.is_zero() {
+            return left;
+        }
+        if !one_lives {
+            log::warn!("event=no_standby_answers address={} listener=shut_down", self.candidacy.address);
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+        }
+        self.leaving = None;
+        LONG
     }
 
     /// Logs a failure when it is a new one.
@@ -198,109 +497,6 @@ impl Candidate {
     }
 }
 
-/// Whether a listener of ours answers `GET /health` in time.
-pub fn answers(address: SocketAddr) -> bool {
-    probe(address) == Probe::Answers
-}
-
-/// Asks a listener of ours for `GET /health`, on a connection that is closed at once.
-pub fn probe(address: SocketAddr) -> Probe {
-    let address = reachable(address);
-    let pool = Pool::new(&address.ip().to_string(), address.port());
-    let request = Outgoing { method: "GET", target: "/health", headers: &[], body: &[], idempotent: true };
-    shown(&pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)).map(|(head, _)| head.status()))
-}
-
-/// Any status is an answer. So is a refusal because all places are taken, even where it is cut off before it is read:
-/// full is not dead, and clients must not be able to make it so. Nor is a process dead that lacks the descriptor to ask.
-fn shown(outcome: &Result<u16, ClientError>) -> Probe {
-    let is_short = |source: &io::Error| {
-        let code = source.raw_os_error().map(Errno::from_raw_os_error);
-        matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
-    };
-    match outcome {
-        Ok(_) | Err(ClientError::Closed { .. } | ClientError::Write { .. }) => Probe::Answers,
-        Err(ClientError::Connect { source, .. }) if is_short(source) => Probe::NotAsked,
-        _ => Probe::Silent,
-    }
-}
-
-/// An address bound to all interfaces is reached on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_address_in_use_is_a_lost_election() {
-        let address: SocketAddr = "127.0.0.1:9765".parse().unwrap();
-        let after = |kind: io::ErrorKind| step(Err(&kind.into()), address);
-        assert_eq!(step(Ok(()), address), Step::Serve);
-        assert_eq!(after(io::ErrorKind::AddrInUse), Step::TryAgain { after: BIND_RETRY_EVERY, failure: None });
-        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::AddrNotAvailable, io::ErrorKind::Other] {
-            assert!(matches!(after(kind), Step::TryAgain { failure: Some(text), .. } if text.contains("9765")));
-        }
-    }
-
-    #[test]
-    fn full_is_not_dead_and_a_probe_without_a_descriptor_shows_nothing() {
-        let address = "127.0.0.1:9765".to_owned();
-        let connect = |code: Errno| Err(ClientError::Connect { address: address.clone(), source: code.into() });
-        let closed = ClientError::Closed { address: address.clone(), before_answer: true, was_pooled: false };
-        let timeout = ClientError::Timeout { address: address.clone(), phase: "an answer", limit: Duration::ZERO };
-        for (outcome, expected) in [
-            (Ok(200), Probe::Answers),
-            (Ok(503), Probe::Answers),
-            (Ok(403), Probe::Answers),
-            (Err(closed), Probe::Answers),
-            (Err(timeout), Probe::Silent),
-            (connect(Errno::CONNREFUSED), Probe::Silent),
-            (connect(Errno::MFILE), Probe::NotAsked),
-            (connect(Errno::NFILE), Probe::NotAsked),
-            (connect(Errno::ADDRNOTAVAIL), Probe::NotAsked),
-        ] {
-            assert_eq!(shown(&outcome), expected, "{outcome:?}");
-        }
-    }
-
-    #[test]
-    fn all_interfaces_are_reached_on_loopback() {
-        for (bound, probed) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.7:1", "10.0.0.7:1")] {
-            assert_eq!(reachable(bound.parse().unwrap()), probed.parse().unwrap());
-        }
-    }
-
-    #[test]
-    fn who_has_resigned_leaves_the_port_to_others() {
-        struct Nobody;
-        impl Handler for Nobody {
-            fn handle(&self, _: &crate::http::head::RequestHead, _: &mut crate::http::server::Exchange<'_>) {}
-        }
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let candidacy = Candidacy {
-            address: held.local_addr().unwrap(),
-            max_connections: 1,
-            handler: Arc::new(Nobody),
-            before_serving: Box::new(|| panic!("it must not serve")),
-            on_won: Box::new(|_| {}),
-        };
-        let (failure, serving) = (Arc::default(), Arc::default());
-        let mut candidate = Candidate { candidacy, server: None, failure, serving, first: true, has_resigned: false };
-        assert_eq!(candidate.tick(), BIND_RETRY_EVERY);
-        candidate.receive(Order::Resign(bounded(1).0));
-        drop(held);
-        assert_eq!(candidate.tick(), GATEWAY_TICK);
-    }
 }

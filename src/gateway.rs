@@ -183,7 +183,7 @@ impl Site for GatewaySite {
 
 impl GatewaySite {
     fn instances(&self) -> Vec<u8> {
-        let snapshot = self.catalogue.now();
+        let snapshot = self.catalogue.settled();
         let instances: Vec<Value> = snapshot.members.iter().map(|member| member.to_json()).collect();
         jsonrpc::to_bytes(&json!({"total": instances.len(), "instances": instances}))
     }

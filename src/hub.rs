@@ -57,6 +57,7 @@ enum Order {
     Close { number: u64, session: u128 },
     End { session: u128 },
     Publish(State),
+    EndAll,
     CloseAll,
 }
 
@@ -83,6 +84,11 @@ impl Hub {
     /// Ends the streams of a session that its client has ended.
     pub fn end(&self, session: u128) {
         self.send_patiently(Order::End { session });
+    }
+
+    /// Ends every stream; their clients come back to whoever serves now.
+    pub fn end_all(&self) {
+        self.send_patiently(Order::EndAll);
     }
 
     /// Ends every stream, and each that is opened later; their connection threads write the end and go.
@@ -159,6 +165,7 @@ impl Work for FanOut {
             Order::Close { number, session } => self.close(number, session),
             Order::End { session } => drop(self.sessions.remove(&session)),
             Order::Publish(state) => self.publish(state),
+            Order::EndAll => self.sessions.clear(),
             Order::CloseAll => {
                 self.is_closed = true;
                 self.sessions.clear();

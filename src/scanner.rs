@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+#[cfg(test)]
+use crossbeam_channel::bounded;
 
 use crate::backoff::{Backoff, Complaint};
 use crate::limits::{PRUNES_PER_SCAN_MAX, REGISTRY_RETRY_MAX, SCAN_EVERY, SCAN_RETRY_MAX, SCAN_TIME_MAX};
@@ -40,8 +41,8 @@ pub struct Scanner {
     shared: Arc<Shared>,
 }
 
-/// "Look now, and tell this one when it is done."
-struct Nudge(Sender<()>);
+/// "Look now, and do this when it is done." It runs on the thread `scanner` and must not wait.
+struct Nudge(Box<dyn FnOnce() + Send>);
 
 struct Shared {
     view: Mutex<Arc<View>>,
@@ -95,10 +96,19 @@ impl Scanner {
         self.shared.is_gateway.store(is_gateway, Ordering::Relaxed);
     }
 
+    /// Looks as soon as it can, and then does `after`; not at all where another waits for the same already.
+    pub fn look_soon(&self, after: Box<dyn FnOnce() + Send>) {
+        let _ = self.worker.send(Nudge(after));
+    }
+
     /// Looks now and waits for it; false if that took longer than `limit`.
+    #[cfg(test)]
     pub fn look_now(&self, limit: Duration) -> bool {
         let (tell, told) = bounded(1);
-        self.worker.send_within(Nudge(tell), limit) && told.recv_timeout(limit).is_ok()
+        let nudge = Nudge(Box::new(move || {
+            let _ = tell.send(());
+        }));
+        self.worker.send_within(nudge, limit) && told.recv_timeout(limit).is_ok()
     }
 
     pub fn stop(&self) -> bool {
@@ -119,9 +129,9 @@ impl Shared {
 impl Work for State {
     type Message = Nudge;
 
-    fn receive(&mut self, Nudge(waiting): Nudge) {
+    fn receive(&mut self, Nudge(after): Nudge) {
         self.look();
-        let _ = waiting.send(());
+        after();
     }
 
     fn tick(&mut self) -> Duration {

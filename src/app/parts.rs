@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::app::error::AppError;
 use crate::config::{Config, ToolList};
-use crate::election;
+use crate::election::probe;
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
 use crate::front::Front;
@@ -63,7 +63,7 @@ pub fn start_heartbeat(
     let tools = skills.offer().published();
     store.publish_tools(&entry.instance_id, &tools).map_err(|error| register(error.to_string()))?;
     entry.tools_revision = fnv64_hex(&tools);
-    let probe = Box::new(move || election::answers(address));
+    let probe = Box::new(move || probe::answers(address));
     let heartbeat = Heartbeat::start(store.clone(), entry, config.heartbeat_interval, probe);
     heartbeat.map(Arc::new).map_err(|error| register(error.to_string()))
 }
@@ -83,8 +83,9 @@ pub fn start_catalogue(
     Catalogue::start(settings, Arc::clone(hub)).map_err(AppError::Thread)
 }
 
-pub fn entry(config: &Config, instance_id: &str, advertised: &str, port: u16) -> Entry {
+pub fn entry(config: &Config, instance_id: &str, version: &str, advertised: &str, port: u16) -> Entry {
     let mut entry = Entry::of_this_process(instance_id.to_owned(), advertised.to_owned(), port);
+    version.clone_into(&mut entry.server_version);
     entry.dcc_type.clone_from(&config.dcc);
     entry.server_name.clone_from(&config.server_name);
     entry.version.clone_from(&config.dcc_version);

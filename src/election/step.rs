@@ -13,10 +13,11 @@
 //! | a listener | due, and follows nobody | takes the name |
 //! | a listener | has the name | serves |
 //! | the own one | the name cannot be had | serves: nobody else has this listener |
-//! | a shared one | another has the name | asks the owner for the listener, and follows it |
-//! | a shared one | has asked; due while it follows | goes on following |
-//! | a shared one | nobody answers for the name | again in a moment: its owner has gone, or is about to listen |
+//! | one that others may have | another has the name | asks the owner for the listener, and follows it |
+//! | the same | has asked; due while it follows | goes on following |
+//! | the same | nobody answers for the name | again in a moment: its owner has gone, or is about to listen |
 //! | a shared one | the owner is a stranger; there are no such names | lets the listener go, and binds later |
+//! | a given one | the same | serves: those who share it let it go |
 //!
 //! **Invariant**: who accepts has the name, or a listener that nobody else can have. As the kernel gives name and port
 //! to one each, no two processes accept on one address.
@@ -31,8 +32,10 @@ use crate::version::Version;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     Nothing,
-    /// It bound the port, or the service manager gave it the socket.
+    /// It bound the port.
     Own,
+    /// The service manager gave it the socket; standbys of a process before it may have a duplicate.
+    Given,
     /// A gateway gave it a duplicate; others may have one as well.
     Shared,
 }
@@ -96,13 +99,14 @@ pub fn decide(node: Node, event: Event) -> Action {
         (Holds::Nothing, Event::NotBound) => Action::Wait(Pause::AfterError),
         // Even while it follows: an owner of the name that gives nothing must not keep it from a port that is free.
         (Holds::Nothing, _) => Action::Bind,
-        (Holds::Shared, Event::Due | Event::Joined) if node.follows => Action::Follow,
+        (Holds::Shared | Holds::Given, Event::Due | Event::Joined) if node.follows => Action::Follow,
         (_, Event::NameTaken) => Action::Serve,
         (Holds::Own, Event::NameInUse | Event::NoNames) => Action::Serve,
-        (Holds::Shared, Event::NameInUse) => Action::Join,
-        (Holds::Shared, Event::Nobody) => Action::Wait(Pause::Moment),
+        (Holds::Shared | Holds::Given, Event::NameInUse) => Action::Join,
+        (Holds::Shared | Holds::Given, Event::Nobody) => Action::Wait(Pause::Moment),
         (Holds::Shared, Event::Stranger | Event::NoNames) => Action::LetGo,
-        (Holds::Own | Holds::Shared, _) => Action::TakeName,
+        (Holds::Given, Event::Stranger | Event::NoNames) => Action::Serve,
+        (Holds::Own | Holds::Given | Holds::Shared, _) => Action::TakeName,
     }
 }
 
@@ -166,12 +170,17 @@ mod tests {
 
     #[test]
     fn who_shares_a_listener_serves_with_the_name_alone() {
-        check(Holds::Shared, false, Event::Due, Action::TakeName);
-        check(Holds::Shared, false, Event::NameTaken, Action::Serve);
-        check(Holds::Shared, false, Event::NameInUse, Action::Join);
-        check(Holds::Shared, true, Event::Joined, Action::Follow);
-        check(Holds::Shared, true, Event::Due, Action::Follow);
-        check(Holds::Shared, false, Event::Nobody, Action::Wait(Pause::Moment));
+        for holds in [Holds::Shared, Holds::Given] {
+            check(holds, false, Event::Due, Action::TakeName);
+            check(holds, false, Event::NameTaken, Action::Serve);
+            check(holds, false, Event::NameInUse, Action::Join);
+            check(holds, true, Event::Joined, Action::Follow);
+            check(holds, true, Event::Due, Action::Follow);
+            check(holds, false, Event::Nobody, Action::Wait(Pause::Moment));
+        }
+        for event in [Event::Stranger, Event::NoNames] {
+            check(Holds::Given, false, event, Action::Serve);
+        }
         check(Holds::Shared, false, Event::Stranger, Action::LetGo);
         check(Holds::Shared, false, Event::NoNames, Action::LetGo);
         for follows in [false, true] {

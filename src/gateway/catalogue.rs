@@ -9,10 +9,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Sender, bounded};
 
 use crate::endpoint::access::Access;
 use crate::gateway::names;
@@ -21,7 +19,8 @@ use crate::gateway::snapshot::{Snapshot, Told};
 use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
 use crate::limits::{
-    FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WARM_UP_MAX, WORKER_STOP_MAX,
+    DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WARM_UP_MAX,
+    WORKER_STOP_MAX,
 };
 use crate::mcp::RawObject;
 use crate::metrics;
@@ -31,8 +30,9 @@ use crate::worker::{self, Work, Worker};
 
 /// Where the snapshot is kept.
 pub struct Catalogue {
-    current: Mutex<Arc<Snapshot>>,
-    completed: Condvar,
+    current: Mutex<Current>,
+    /// Told when a snapshot was put in place, and when lists are held no longer.
+    changed: Condvar,
     since: Instant,
     worker: OnceLock<Worker<Order>>,
 }
@@ -45,6 +45,12 @@ pub struct CatalogueSettings {
     pub own_tools_only: bool,
     /// Holds the token for instances of our own kind.
     pub access: Arc<Access>,
+}
+
+struct Current {
+    snapshot: Arc<Snapshot>,
+    /// Lists wait: for a fresh look at the registry, and until then at most.
+    held: Option<Instant>,
 }
 
 /// The warm-up is over and the registry has not been read even once.
@@ -61,15 +67,22 @@ enum Order {
     AskAgain {
         instance_id: String,
     },
-    /// Tell this one: all orders before have been carried out.
-    Flush(Sender<()>),
+    /// Not to be shown: it has died before our eyes.
+    Hide {
+        instance_id: String,
+    },
+    /// Lists need not wait any longer.
+    Release,
 }
 
 impl Catalogue {
     pub fn start(settings: CatalogueSettings, hub: Arc<Hub>) -> io::Result<Arc<Catalogue>> {
         let catalogue = Arc::new(Catalogue {
-            current: Mutex::new(Arc::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false))),
-            completed: Condvar::new(),
+            current: Mutex::new(Current {
+                snapshot: Arc::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false)),
+                held: None,
+            }),
+            changed: Condvar::new(),
             since: Instant::now(),
             worker: OnceLock::new(),
         });
@@ -78,6 +91,7 @@ impl Catalogue {
             hub,
             out: Arc::downgrade(&catalogue),
             view: None,
+            hidden: None,
             known: HashMap::new(),
             complete: false,
         };
@@ -96,27 +110,35 @@ impl Catalogue {
         self.send(Order::AskAgain { instance_id: instance_id.to_owned() });
     }
 
+    /// Lists wait from now on until `release`, for at most `limit`. The instance that served until it died is left out.
+    pub fn hold(&self, limit: Duration, died: Option<&str>) {
+        self.current().held = Some(Instant::now() + limit);
+        if let Some(instance_id) = died {
+            self.send(Order::Hide { instance_id: instance_id.to_owned() });
+        }
+    }
+
+    /// What was seen so far is to be in the snapshot; then lists wait no longer.
+    pub fn release(&self) {
+        self.send(Order::Release);
+    }
+
     /// The snapshot as it is.
     pub fn now(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current().snapshot)
     }
 
-    /// The snapshot, held back while the first one is not complete: less than everything would be taken for everything.
+    /// The snapshot, after the fresh look of a new gateway.
+    pub fn settled(&self) -> Arc<Snapshot> {
+        self.wait(|_| true)
+    }
+
+    /// The same, held back also while the first one is not complete: less than everything would be taken for
+    /// everything.
     pub fn warm(&self) -> Result<Arc<Snapshot>, NotReady> {
-        let left = WARM_UP_MAX.saturating_sub(self.since.elapsed());
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let (current, _) = self
-            .completed
-            .wait_timeout_while(current, left, |snapshot| !snapshot.complete)
-            .unwrap_or_else(PoisonError::into_inner);
-        if current.complete || !current.members.is_empty() { Ok(Arc::clone(&current)) } else { Err(NotReady) }
-    }
-
-    /// Waits until what was seen so far is in the snapshot; false if that took longer than `limit`.
-    pub fn flush(&self, limit: Duration) -> bool {
-        let (tell, told) = bounded(1);
-        self.send(Order::Flush(tell));
-        told.recv_timeout(limit).is_ok()
+        let end = self.since + WARM_UP_MAX;
+        let snapshot = self.wait(|snapshot| snapshot.complete || Instant::now() >= end);
+        if snapshot.complete || !snapshot.members.is_empty() { Ok(snapshot) } else { Err(NotReady) }
     }
 
     pub fn is_warm(&self) -> bool {
@@ -135,9 +157,29 @@ impl Catalogue {
         }
     }
 
+    /// Until lists are not held any more and the snapshot will do, or the time of both is over.
+    fn wait(&self, will_do: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let mut current = self.current();
+        loop {
+            let now = Instant::now();
+            let held = current.held.filter(|until| *until > now);
+            let until = match held {
+                None if will_do(&current.snapshot) => return Arc::clone(&current.snapshot),
+                None => self.since + WARM_UP_MAX,
+                Some(until) => until,
+            };
+            let left = until.saturating_duration_since(now);
+            current = self.changed.wait_timeout(current, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn put(&self, snapshot: Snapshot) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
-        self.completed.notify_all();
+        self.current().snapshot = Arc::new(snapshot);
+        self.changed.notify_all();
     }
 }
 
@@ -150,6 +192,8 @@ struct Builder {
     hub: Arc<Hub>,
     out: Weak<Catalogue>,
     view: Option<Arc<View>>,
+    /// Left out until the registry says the same, or this time.
+    hidden: Option<(Key, Instant)>,
     known: HashMap<Key, Known>,
     complete: bool,
 }
@@ -192,10 +236,14 @@ impl Work for Builder {
                 self.view = Some(view);
                 self.read_tools();
             }
+            Order::Hide { instance_id } => self.hide(&instance_id),
             Order::Fetched { key, offered } => self.take_fetched(&key, offered),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
-            Order::Flush(waiting) => {
-                let _ = waiting.send(());
+            Order::Release => {
+                if let Some(out) = self.out.upgrade() {
+                    out.current().held = None;
+                    out.changed.notify_all();
+                }
                 return;
             }
         }
@@ -207,6 +255,12 @@ impl Work for Builder {
         for known in self.known.values() {
             known.upstream.pool().close_stale();
         }
+        if self.hidden.as_ref().is_some_and(|(_, until)| *until <= Instant::now()) {
+            // The registry goes on saying that it lives.
+            self.hidden = None;
+            self.read_tools();
+            self.rebuild();
+        }
         self.start_fetches();
         Duration::from_millis(500)
     }
@@ -217,7 +271,7 @@ impl Builder {
     fn read_tools(&mut self) {
         let Some(view) = self.view.clone() else { return };
         let live: HashMap<Key, &Arc<Instance>> =
-            view.instances.iter().map(|instance| (key_of(instance), instance)).collect();
+            self.shown(&view).map(|instance| (key_of(instance), instance)).collect();
         self.known.retain(|key, _| live.contains_key(key));
         let access = &self.settings.access;
         for (key, instance) in live {
@@ -227,6 +281,18 @@ impl Builder {
             }
             known.read(&self.settings.store);
         }
+    }
+
+    fn hide(&mut self, instance_id: &str) {
+        let Some(view) = self.view.clone() else { return };
+        let died = view.instances.iter().find(|instance| instance.entry.instance_id == instance_id);
+        self.hidden = died.map(|instance| (key_of(instance), Instant::now() + DEATH_CONFIRMED_MAX));
+        self.read_tools();
+    }
+
+    fn shown<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Arc<Instance>> {
+        let hidden = self.hidden.as_ref().map(|(key, _)| key.clone());
+        view.instances.iter().filter(move |instance| hidden.as_ref().is_none_or(|hidden| key_of(instance) != *hidden))
     }
 
     fn take_fetched(&mut self, key: &Key, offered: Option<Offered>) {
@@ -280,16 +346,15 @@ impl Builder {
     /// Puts a new snapshot in place if anything visible changed, then tells the streams.
     fn rebuild(&mut self) {
         let (Some(view), Some(out)) = (&self.view, self.out.upgrade()) else { return };
-        let told: Vec<Told<'_>> = view
-            .instances
-            .iter()
+        let told: Vec<Told<'_>> = self
+            .shown(view)
             .filter_map(|instance| self.known.get(&key_of(instance)))
             .map(|known| Told { upstream: &known.upstream, offered: &known.offered })
             .collect();
         self.complete = self.complete || (view.complete && self.known.values().all(|known| known.answered));
         let CatalogueSettings { own_tools, own_tools_only, .. } = &self.settings;
         let snapshot = Snapshot::build(own_tools, *own_tools_only, &told, self.complete);
-        metrics::instances(view.instances.iter().map(|instance| instance.dcc()));
+        metrics::instances(self.shown(view).map(|instance| instance.dcc()));
         metrics::TOOLS.set(snapshot.tool_count() as i64);
         let state = snapshot.state;
         out.put(snapshot);
