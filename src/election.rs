@@ -500,3 +500,175 @@ impl Candidate {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(all(test, target_os = "linux", not(feature = "tiny-http")))]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::http::head::RequestHead;
+    use crate::http::server::Exchange;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Answers with its number.
+    struct Numbered(u16);
+
+    impl Handler for Numbered {
+        fn handle(&self, _: &RequestHead, exchange: &mut Exchange<'_>) {
+            let _ = exchange.respond(200, &[("Connection", "close")], &[self.0.to_string().as_bytes()]);
+        }
+    }
+
+    struct Member {
+        election: Election,
+        /// The instance that was said to have died, each time that the port was taken.
+        takings: Receiver<Option<String>>,
+        yielded: Receiver<()>,
+    }
+
+    fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+    }
+
+    fn enter(address: SocketAddr, number: u16, version: &str) -> Member {
+        let (take, takings) = bounded(16);
+        let (hand_over, yielded) = bounded(16);
+        let election = Election::start(Candidacy {
+            address,
+            given: None,
+            version: Version::parse(version).expect("a version"),
+            instance_id: format!("member-{number}"),
+            max_connections: 64,
+            handler: Arc::new(Numbered(number)),
+            on_taking: Box::new(move |died| {
+                let _ = take.try_send(died.map(str::to_owned));
+            }),
+            on_won: Box::new(|_| {}),
+            on_yielded: Box::new(move |server| {
+                server.drain(Deadline::after(Duration::ZERO));
+                let _ = hand_over.try_send(());
+            }),
+        });
+        Member { election: election.expect("a thread can be started"), takings, yielded }
+    }
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Who answers; it never happens that nobody listens.
+    fn ask(address: SocketAddr) -> u16 {
+        let mut stream = TcpStream::connect(address).expect("not refused");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer.rsplit("\r\n").next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    #[test]
+    fn one_goes_on_where_another_leaves_and_nobody_is_refused() {
+        let address = free_address();
+        let mut members = vec![enter(address, 0, "1.0.0")];
+        until("the first serves", || members[0].election.serving() == Some(address));
+        for number in 1..12 {
+            members.push(enter(address, number, "1.0.0"));
+            // The port cannot be bound as long as it is served: that they wake says that they were given the listener.
+            std::thread::sleep(Duration::from_millis(150));
+            until("one serves", || members.iter().any(|member| member.election.serving().is_some()));
+            let leaving = members.iter().position(|member| member.election.serving().is_some()).expect("one serves");
+            assert_eq!(members.iter().filter(|member| member.election.serving().is_some()).count(), 1);
+            let leaving = members.swap_remove(leaving);
+            let server = leaving.election.resign().expect("it has served");
+            ask(address);
+            assert!(leaving.takings.try_iter().all(|died| died.is_none()), "none has died");
+            server.drain(Deadline::after(Duration::ZERO));
+            leaving.election.stop();
+        }
+        assert!(
+            members.iter().flat_map(|member| member.takings.try_iter()).all(|died| died.is_none()),
+            "none has died"
+        );
+    }
+
+    #[test]
+    fn a_newer_version_is_let_go_first_and_keeps_the_port() {
+        let address = free_address();
+        let old = [enter(address, 0, "1.9.0"), enter(address, 1, "1.9.0"), enter(address, 2, "1.10.0-rc.1")];
+        until("one serves", || old.iter().any(|member| member.election.serving().is_some()));
+        let new = enter(address, 7, "1.10.0");
+        let serving = || old.iter().find(|member| member.election.serving().is_some()).expect("an old one serves");
+        // It is known as a standby once it has the listener.
+        std::thread::sleep(Duration::from_millis(200));
+        let resident = serving();
+        let version = Version::parse("1.10.0").expect("a version");
+        assert_eq!(new.election.hand_over(version.clone()), Yielded::NotServing);
+        assert_eq!(resident.election.hand_over(version.clone()), Yielded::Done);
+        assert_eq!(ask(address), 7);
+        assert_eq!(resident.yielded.try_iter().count(), 1);
+        std::thread::sleep(HANDOVER_GRACE + Duration::from_millis(300));
+        assert_eq!(ask(address), 7, "the older ones do not take it back");
+
+        drop(new.election.resign());
+        new.election.stop();
+        assert!(ask(address) < 3, "they are its standbys");
+    }
+
+    #[test]
+    fn a_port_that_was_given_up_for_nobody_comes_back_and_is_kept_for_a_while() {
+        let address = free_address();
+        let [one, other] = [enter(address, 0, "1.0.0"), enter(address, 1, "1.0.0")];
+        until("one serves", || one.election.serving().or(other.election.serving()).is_some());
+        let resident = if one.election.serving().is_some() { &one } else { &other };
+        let version = Version::parse("9.0.0").expect("a version");
+        assert_eq!(resident.election.hand_over(version.clone()), Yielded::Done);
+        assert!(TcpStream::connect(address).is_err(), "for one without a duplicate the port itself is let go");
+        until("one serves again", || one.election.serving().or(other.election.serving()).is_some());
+        if resident.election.serving().is_some() {
+            assert_eq!(resident.election.hand_over(version), Yielded::TooSoon);
+        }
+    }
+
+    #[test]
+    fn a_given_socket_is_served_and_handed_on_but_never_shut_down() {
+        let given = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = given.local_addr().expect("it has an address");
+        let start = |number, given: Option<&TcpListener>| {
+            let candidacy = Candidacy {
+                address,
+                given: given.map(|given| given.try_clone().expect("a duplicate")),
+                version: Version::parse("1.0.0").expect("a version"),
+                instance_id: format!("member-{number}"),
+                max_connections: 64,
+                handler: Arc::new(Numbered(number)),
+                on_taking: Box::new(|_| {}),
+                on_won: Box::new(|_| {}),
+                on_yielded: Box::new(drop),
+            };
+            Election::start(candidacy).expect("a thread can be started")
+        };
+        let service = start(0, Some(&given));
+        until("it serves", || service.serving().is_some());
+        let standby = start(1, None);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(service.hand_over(Version::parse("9.0.0").expect("a version")), Yielded::NotOurs);
+        drop(service.resign());
+        service.stop();
+        assert_eq!(ask(address), 1);
+        let again = start(2, Some(&given));
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!((again.serving(), ask(address)), (None, 1), "a resident of the same version is not disturbed");
+        drop(standby.resign());
+        standby.stop();
+        assert_eq!(ask(address), 2);
+        drop(again.resign());
+        again.stop();
+        assert!(passing::is_tcp_listener(&given));
+    }
+}

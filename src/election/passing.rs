@@ -383,3 +383,163 @@ mod names {
 fn is_of_our_user(_: &UnixStream) -> bool {
     false
 }
+
+#[cfg(all(test, target_os = "linux", not(feature = "tiny-http")))]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn version(text: &str) -> Version {
+        Version::parse(text).expect("a version")
+    }
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it has an address");
+        (listener, address)
+    }
+
+    fn join(address: SocketAddr) -> Followed {
+        super::join(address, &version("1.2.3")).unwrap_or_else(|event| panic!("{event:?}"))
+    }
+
+    /// The next word, while the gateway looks around.
+    fn next(followed: &mut Followed, mut look: impl FnMut()) -> Word {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            look();
+            if let Some(word) = followed.hear() {
+                return word;
+            }
+            assert!(Instant::now() < end, "it says nothing");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_standby_is_given_the_listener_and_hears_that_the_gateway_leaves() {
+        let (listener, address) = listener();
+        let mut name = take(&listener, false, "a-gateway").unwrap_or_else(|event| panic!("{event:?}"));
+        assert!(matches!(take(&listener, false, "another"), Err(Event::NameInUse)));
+        let mut standbys = [join(address), join(address)];
+        for standby in &mut standbys {
+            let Word::Listener { listener, is_lent } = next(standby, || name.look()) else { panic!("no listener") };
+            assert_eq!((listener.local_addr().ok(), is_lent), (Some(address), false));
+            let client = TcpStream::connect(address).expect("somebody listens");
+            assert_eq!(listener.accept().expect("it can accept").1, client.local_addr().expect("connected"));
+            assert_eq!(standby.instance_id(), Some("a-gateway"));
+        }
+        assert_eq!(name.newest_standby(), Some(&version("1.2.3")));
+        assert!(name.has_standby_of(&version("1.2.3")) && !name.has_standby_of(&version("1.2.4")));
+
+        let kept = name.leave(&version("2.0.0"));
+        let another = take(&listener, true, "b").unwrap_or_else(|event| panic!("the name is free: {event:?}"));
+        for standby in &mut standbys {
+            assert!(matches!(next(standby, || {}), Word::Bye(told) if told == version("2.0.0")));
+            assert!(standby.hear().is_none(), "it is still connected");
+        }
+        drop(kept);
+        assert!(standbys.iter_mut().all(|standby| matches!(next(standby, || {}), Word::Gone)));
+
+        let mut name = another;
+        let mut standby = join(address);
+        assert!(matches!(next(&mut standby, || name.look()), Word::Listener { is_lent: true, .. }));
+        name.free(&version("2.0.0"));
+        assert!(matches!(next(&mut standby, || {}), Word::Free(told) if told == version("2.0.0")));
+        assert!(!is_tcp_listener(&listener), "nobody has a listener any more, stopped processes included");
+        assert_eq!(super::join(address, &version("1.2.3")).err(), Some(Event::Nobody));
+    }
+
+    #[test]
+    fn the_end_of_a_gateway_is_heard() {
+        let (listener, address) = listener();
+        let mut name = take(&listener, false, "a").unwrap_or_else(|event| panic!("{event:?}"));
+        let mut standby = join(address);
+        assert!(matches!(next(&mut standby, || name.look()), Word::Listener { .. }));
+        assert!(standby.hear().is_none());
+        drop(name);
+        assert!(matches!(next(&mut standby, || {}), Word::Gone));
+    }
+
+    /// Connects to a gateway that says this, and gives these descriptors with its first byte.
+    fn hear_from(line: &[u8], given: impl Fn(SocketAddr) -> Vec<OwnedFd>) -> Option<Word> {
+        let (_reserved, address) = listener();
+        let gateway = names::bind(address).expect("the name is free");
+        let mut followed = join(address);
+        let (stream, _) = gateway.accept().expect("it has connected");
+        let given = given(address);
+        let given: Vec<BorrowedFd<'_>> = given.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !given.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(&given)));
+        }
+        sendmsg(&stream, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL).expect("sent");
+        followed.hear()
+    }
+
+    #[test]
+    fn only_a_listener_of_the_address_is_taken() {
+        let line = b"listener x\n";
+        let duplicate = |_: SocketAddr| vec![OwnedFd::from(listener().0)];
+        assert!(hear_from(line, duplicate).is_none(), "it listens elsewhere");
+        assert!(hear_from(line, |_| vec![]).is_none());
+        assert!(hear_from(line, |_| vec![OwnedFd::from(io::pipe().expect("a pipe").0)]).is_none());
+        let connected = |_: SocketAddr| {
+            let (listener, address) = listener();
+            let client = TcpStream::connect(address).expect("connected");
+            drop(listener);
+            vec![OwnedFd::from(client)]
+        };
+        assert!(hear_from(line, connected).is_none());
+        let unix = |_: SocketAddr| vec![OwnedFd::from(UnixStream::pair().expect("a pair").0)];
+        assert!(hear_from(line, unix).is_none());
+        assert!(matches!(hear_from(&[b'x'; 2 * STANDBY_LINE_BYTES_MAX], |_| vec![]), Some(Word::Gone)));
+        for nonsense in
+            [&b"\n\n\n"[..], b"bye\n", b"bye 1\n", b"free x\n", b"\xff\xfe \x00\n", b"listener\n", b"later word\n"]
+        {
+            assert!(hear_from(nonsense, |_| vec![]).is_none(), "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn one_listener_and_no_more() {
+        let (listener, address) = listener();
+        let duplicate = || OwnedFd::from(listener.try_clone().expect("a duplicate"));
+        assert!(one_listener(vec![duplicate()], address).is_some());
+        assert!(one_listener(vec![duplicate(), duplicate()], address).is_none());
+        assert!(one_listener(vec![duplicate()], "127.0.0.1:1".parse().expect("an address")).is_none());
+        assert!(one_listener(vec![], address).is_none());
+    }
+
+    #[test]
+    fn standbys_that_say_nonsense_or_never_read_or_are_too_many_do_not_matter() {
+        let (listener, address) = listener();
+        let mut name = take(&listener, false, "a").unwrap_or_else(|event| panic!("{event:?}"));
+        let mut loud = join(address).stream;
+        loud.set_nonblocking(true).expect("a mode");
+        for _ in 0..50 {
+            let _ = loud.write(&[b'x'; 4096]);
+            name.look();
+        }
+        assert_eq!(name.standbys(), 0, "what is no line ends the connection");
+
+        let mute: Vec<Followed> = (0..STANDBYS_MAX + 3)
+            .map(|_| {
+                let one = join(address);
+                name.look();
+                one
+            })
+            .collect();
+        assert_eq!(name.standbys(), STANDBYS_MAX);
+        drop(mute);
+        name.look();
+        assert_eq!(name.standbys(), 0, "their places are free again");
+        let mut standby = join(address);
+        assert!(matches!(next(&mut standby, || name.look()), Word::Listener { .. }));
+    }
+}
