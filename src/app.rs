@@ -8,26 +8,28 @@
 //! **Thread**: `main` waits here for signals.
 //! Left out on purpose: every decision; they are in the parts.
 
+pub mod challenge;
 pub mod error;
 pub mod parts;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::app::error::AppError;
-use crate::app::parts::HeartbeatSlot;
+use crate::app::parts::{Given, HeartbeatSlot};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::election::probe::{self, Probe};
-use crate::election::{Candidacy, Election};
+use crate::election::{Candidacy, Election, Yielded};
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
 use crate::front::Front;
 use crate::gateway::catalogue::Catalogue;
+use crate::gateway::handover::Handover;
 use crate::gateway::{GatewayService, GatewaySite};
 use crate::heartbeat::Heartbeat;
 use crate::http::server::Server;
@@ -47,13 +49,16 @@ use crate::worker;
 
 /// Runs the server until it is told to stop. `version` is the program's own.
 pub fn run(config: Config, version: &'static str) -> Result<(), AppError> {
+    // First of all: it takes descriptors by their numbers.
+    let sockets = os::given_sockets().map_err(|error| AppError::Given("list", error.to_string()))?;
+    let given = parts::given(&config, sockets)?;
     let instance_id = config.instance_id.clone().unwrap_or_else(os::uuid_v4);
     logging::start(parts::log_config(&config, &instance_id)).map_err(|error| AppError::Log(error.to_string()))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     let signals = os::signals().map_err(AppError::Thread)?;
-    let app = App::start(config, &instance_id, version)?;
+    let app = App::start(config, &instance_id, version, given)?;
     let told_to_stop = app.wait(&signals);
     match &told_to_stop {
         Ok(()) => app.stop(signals),
@@ -84,7 +89,7 @@ struct App {
 type Former = Arc<Mutex<Option<Arc<Server>>>>;
 
 impl App {
-    fn start(config: Config, instance_id: &str, version: &str) -> Result<App, AppError> {
+    fn start(config: Config, instance_id: &str, version: &str, given: Given) -> Result<App, AppError> {
         let advertised = parts::advertised_host(&config);
         let access = Arc::new(parts::access(&config, &advertised)?);
         let draining = Arc::new(AtomicBool::new(false));
@@ -95,7 +100,8 @@ impl App {
         let instance_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
         let skills = Arc::new(parts::start_skills(&config, parts::publisher(&slot, &instance_hub))?);
         instance_hub.publish(state_of(&skills.offer()));
-        let instance = parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot)?;
+        let instance =
+            parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot, given.instance)?;
         let address = instance.address();
         if !probe::answers(address) {
             return Err(AppError::NoAnswer(address));
@@ -133,7 +139,7 @@ impl App {
             election,
             former: Former::default(),
         };
-        app.compete()?;
+        app.compete(&advertised, given.gateway)?;
         os::notify("READY=1");
         Ok(app)
     }
@@ -141,7 +147,7 @@ impl App {
 
 impl App {
     /// Enters the election for the gateway port, unless that is switched off.
-    fn compete(&mut self) -> Result<(), AppError> {
+    fn compete(&mut self, advertised: &str, given: Option<TcpListener>) -> Result<(), AppError> {
         let Some(port) = self.config.gateway_port else { return Ok(()) };
         let slot: Arc<OnceLock<Arc<Election>>> = Arc::default();
         let site = GatewaySite {
@@ -153,13 +159,14 @@ impl App {
             ),
             catalogue: Arc::clone(&self.catalogue),
             status: Status::new(self.gateway_checks(&slot), Arc::clone(&self.draining)),
+            handover: self.handover(advertised, &slot),
         };
         let heartbeat = Arc::clone(&self.heartbeat);
         let (scanner, looker) = (Arc::clone(&self.scanner), Arc::clone(&self.scanner));
         let catalogue = Arc::clone(&self.catalogue);
         let candidacy = Candidacy {
             address: SocketAddr::new(self.config.host, port),
-            given: None,
+            given,
             version: self.version.clone(),
             instance_id: self.instance_id.clone(),
             max_connections: self.config.max_connections,
@@ -181,6 +188,18 @@ impl App {
         let _ = slot.set(Arc::clone(&election));
         self.election = Some(election);
         Ok(())
+    }
+
+    fn handover(&self, advertised: &str, election: &Arc<OnceLock<Arc<Election>>>) -> Handover {
+        let (scanner, election) = (Arc::clone(&self.scanner), Arc::clone(election));
+        Handover {
+            own: self.version.clone(),
+            local: parts::local_addresses(&self.config, advertised),
+            view: Box::new(move || scanner.latest()),
+            hand_over: Box::new(move |version| {
+                election.get().map_or(Yielded::NotServing, |election| election.hand_over(version))
+            }),
+        }
     }
 
     /// The port is another's: no role, no streams; what is under way there gets its time.
@@ -224,23 +243,44 @@ impl App {
 
     /// Waits for the signal to stop; reloads on the signal for that; ends when the own listener does not answer.
     fn wait(&self, signals: &Receiver<Signal>) -> Result<(), AppError> {
+        let watchdog = os::watchdog();
+        // Twice within the time in which it must hear of us.
+        let pause =
+            watchdog.map_or(self.config.heartbeat_interval, |time| self.config.heartbeat_interval.min(time / 2));
         let mut silent = 0;
+        let mut due = Instant::now() + pause;
         loop {
-            match signals.recv_timeout(self.config.heartbeat_interval) {
+            match signals.recv_deadline(due) {
                 Ok(Signal::Reload) => self.reload(),
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => silent = silences(silent, self.silent_listener())?,
+                Err(RecvTimeoutError::Timeout) => {
+                    let probes = self.probes();
+                    silent = silences(silent, silent_one(&probes))?;
+                    if watchdog.is_some() && probes.iter().all(|(_, probe)| *probe == Probe::Answers) {
+                        os::notify("WATCHDOG=1");
+                    }
+                    self.challenge();
+                    due = Instant::now() + pause;
+                }
             }
         }
     }
 
-    /// A listener of ours that does not answer. A gateway that accepts and never answers would block every takeover.
-    fn silent_listener(&self) -> Option<SocketAddr> {
+    /// What asking our listeners shows. A gateway that accepts and never answers would block every takeover.
+    fn probes(&self) -> Vec<(SocketAddr, Probe)> {
         let gateway = self.election.as_ref().and_then(|election| election.serving());
-        [Some(self.instance.address()), gateway]
-            .into_iter()
-            .flatten()
-            .find(|address| probe::probe(*address) == Probe::Silent)
+        let ours = [Some(self.instance.address()), gateway].into_iter().flatten();
+        ours.map(|address| (address, probe::probe(address))).collect()
+    }
+
+    /// Asks for the port where an older version serves it.
+    fn challenge(&self) {
+        let (Some(port), Some(election)) = (self.config.gateway_port, &self.election) else { return };
+        let is_due =
+            election.serving().is_none() && challenge::is_served_by_older(&self.scanner.latest(), port, &self.version);
+        if is_due {
+            challenge::ask(SocketAddr::new(self.config.host, port), &self.version, self.access.own_token());
+        }
     }
 
     fn reload(&self) {
@@ -296,6 +336,10 @@ impl App {
 
 /// Probes of the own listener that may fail in a row before the process gives itself up.
 const SILENT_PROBES_MAX: u32 = 3;
+
+fn silent_one(probes: &[(SocketAddr, Probe)]) -> Option<SocketAddr> {
+    probes.iter().find(|(_, probe)| *probe == Probe::Silent).map(|(address, _)| *address)
+}
 
 /// How many probes in a row have shown a silent listener, after another one; an error once that is enough.
 fn silences(before: u32, silent: Option<SocketAddr>) -> Result<u32, AppError> {

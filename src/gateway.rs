@@ -5,6 +5,7 @@
 //! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
 
 pub mod catalogue;
+pub mod handover;
 pub mod link;
 pub mod meta;
 pub mod names;
@@ -32,6 +33,7 @@ use crate::endpoint::service::{
 use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
 use crate::gateway::catalogue::Catalogue;
+use crate::gateway::handover::Handover;
 use crate::gateway::proxy::Passage;
 use crate::gateway::rewrite::VIA;
 use crate::gateway::snapshot::{Snapshot, published_uri};
@@ -56,6 +58,7 @@ pub struct GatewaySite {
     pub endpoint: Endpoint,
     pub catalogue: Arc<Catalogue>,
     pub status: Status,
+    pub handover: Handover,
 }
 
 const INSTRUCTIONS: &str = "This endpoint serves every live application instance (Maya, Blender, Houdini, headless \
@@ -151,6 +154,7 @@ impl Site for GatewaySite {
             "/readyz" => Route::Readyz,
             "/metrics" => Route::Metrics,
             "/instances" => Route::Instances,
+            "/gateway/yield" => Route::Yield,
             "/mcp" => Route::Mcp,
             _ if path.strip_prefix("/mcp/dcc/").is_some_and(is_one_segment) => Route::McpDcc,
             _ if path.strip_prefix("/mcp/").is_some_and(is_one_segment) => Route::McpInstance,
@@ -175,6 +179,7 @@ impl Site for GatewaySite {
             Route::Instances if matches!(request.method(), Method::Get | Method::Head) => {
                 respond_json(exchange, 200, headers, &self.instances())
             }
+            Route::Yield => self.handover.serve(request, exchange, headers),
             Route::Instances => method_not_allowed(exchange, headers, "GET, HEAD"),
             _ => self.status.serve(route, request, exchange, headers),
         }

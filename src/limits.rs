@@ -149,6 +149,8 @@ pub const STANDBY_LINE_BYTES_MAX: usize = 128;
 pub const VERSION_BYTES_MAX: usize = 64;
 /// Time that a newer version gets to take a port that was given up for it, before the others compete.
 pub const HANDOVER_GRACE: Duration = Duration::from_secs(1);
+/// Bytes of the body of `POST /gateway/yield`, which holds a version. Beyond: 413.
+pub const YIELD_BODY_BYTES_MAX: usize = 1024;
 /// A gateway that handed the port over and has it again does not do so again for this time, lest it goes to and fro.
 pub const YIELD_PAUSE: Duration = Duration::from_secs(60);
 /// Time that standbys get to show that they live when a gateway leaves. Beyond: the listener is shut down, so that none
@@ -249,6 +251,8 @@ pub const SKILL_DEPENDS_DEPTH_MAX: usize = 32;
 pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Signals waiting to be taken: two stops and a reload are all that can matter.
 pub const SIGNALS_WAITING_MAX: usize = 16;
+/// Sockets that the service manager may give; two have a meaning. Beyond: an error at the start.
+pub const GIVEN_SOCKETS_MAX: usize = 16;
 /// Time the service manager gets to take a notification.
 pub const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one log line on standard error where that is a pipe. Linux takes up to 4 KiB (`PIPE_BUF`) whole and at once

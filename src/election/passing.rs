@@ -306,7 +306,12 @@ impl Line {
 /// The descriptor, if it is the only one and a TCP socket that listens at this address.
 pub fn one_listener(mut arrived: Vec<OwnedFd>, address: SocketAddr) -> Option<TcpListener> {
     let one = arrived.pop().filter(|_| arrived.is_empty())?;
-    is_tcp_listener(&one).then(|| TcpListener::from(one)).filter(|it| it.local_addr().is_ok_and(|at| at == address))
+    listening(one).filter(|listener| listener.local_addr().is_ok_and(|at| at == address))
+}
+
+/// The descriptor as the TCP listener that it is, if it is one.
+pub fn listening(socket: OwnedFd) -> Option<TcpListener> {
+    is_tcp_listener(&socket).then(|| TcpListener::from(socket))
 }
 
 /// Whether it is a TCP socket that listens.
@@ -384,8 +389,10 @@ fn is_of_our_user(_: &UnixStream) -> bool {
     false
 }
 
-#[cfg(all(test, target_os = "linux", not(feature = "tiny-http")))]
+#[cfg(test)]
 mod tests {
+    #![cfg(all(target_os = "linux", not(feature = "tiny-http")))]
+
     use std::net::TcpStream;
     use std::time::{Duration, Instant};
 

@@ -50,7 +50,7 @@ fn shown(outcome: &Result<u16, ClientError>) -> Probe {
 }
 
 /// An address bound to all interfaces is reached on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
