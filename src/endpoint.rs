@@ -13,6 +13,7 @@
 pub mod access;
 pub mod asking;
 pub mod calls;
+pub mod levels;
 pub mod media;
 pub mod modern;
 pub mod outlet;
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 use crate::deadline::Deadline;
 use crate::endpoint::asking::{AskTable, Asker};
 use crate::endpoint::calls::CallTable;
+use crate::endpoint::levels::LevelTable;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
 use crate::endpoint::service::{Answer, Failure, Payload, Service};
 use crate::http::head::{Method, RequestHead};
@@ -38,8 +40,8 @@ use crate::hub::{EventIds, Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::mcp::lists::Listed;
-use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams};
-use crate::mcp::{LogLevel, MODERN, Revision};
+use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams, SetLevelParams};
+use crate::mcp::{MODERN, Revision};
 use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {
@@ -49,6 +51,7 @@ pub struct Endpoint {
     pub call_timeout: std::time::Duration,
     calls: CallTable,
     asking: AskTable,
+    levels: LevelTable,
     ended: EndedSessions,
     ids: EventIds,
 }
@@ -66,8 +69,17 @@ impl Endpoint {
         server_name: String,
         call_timeout: std::time::Duration,
     ) -> Endpoint {
-        let (calls, asking, ended) = (CallTable::default(), AskTable::new(), EndedSessions::default());
-        Endpoint { service, hub, server_name, call_timeout, calls, asking, ended, ids: EventIds::new() }
+        Endpoint {
+            service,
+            hub,
+            server_name,
+            call_timeout,
+            calls: CallTable::default(),
+            asking: AskTable::new(),
+            levels: LevelTable::default(),
+            ended: EndedSessions::default(),
+            ids: EventIds::new(),
+        }
     }
 
     /// Serves one request to the MCP endpoint; `headers` go with the answer.
@@ -221,6 +233,11 @@ impl Endpoint {
         }
         match method {
             "ping" => Ok(Payload::Owned(b"{}".to_vec())),
+            "logging/setLevel" => {
+                let SetLevelParams { level } = params::read(params)?;
+                self.levels.set(session.key, level);
+                Ok(Payload::Owned(b"{}".to_vec()))
+            }
             "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => {
                 self.call(session, id, method, params, outlet)
             }
@@ -248,7 +265,7 @@ impl Endpoint {
         let ticket = self.calls.begin(session.key, id.text());
         let mut call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
         call.asker = Some(Asker { table: &self.asking, session: session.key, client: session.client });
-        call.log_level = Some(LogLevel::Info);
+        call.log_level = Some(self.levels.of(session.key));
         let answer = self.service.call(&call, outlet);
         if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }
     }
@@ -368,10 +385,12 @@ fn capabilities() -> Value {
         "prompts": {"listChanged": true},
         "resources": {"listChanged": true},
         "completions": {},
+        "logging": {},
     })
 }
 
 fn unknown_method(method: &str) -> ErrorObject {
-    let known = "initialize, ping, completion/complete and the methods of tools, prompts and resources";
+    let known =
+        "initialize, ping, logging/setLevel, completion/complete and the methods of tools, prompts and resources";
     ErrorObject::new(METHOD_NOT_FOUND, format!("method not found: {method}; this server answers {known}"))
 }

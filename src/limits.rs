@@ -83,6 +83,8 @@ pub const SSE_RETRY: Duration = Duration::from_secs(4);
 pub const ENDED_SESSIONS_MAX: usize = 4096;
 /// Calls under way that can be cancelled; one more is served, but cannot be cancelled.
 pub const CALLS_TRACKED_MAX: usize = 8192;
+/// Sessions whose log level is remembered; the one that set it first is forgotten first, and has the default again.
+pub const LOG_LEVELS_MAX: usize = 4096;
 /// Nesting of a JSON-RPC message, itself included; readers commonly stop here. Beyond: -32600, or an upstream error.
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Messages of one JSON-RPC batch (MCP 2025-03-26). Beyond: -32600.

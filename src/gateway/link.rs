@@ -23,7 +23,7 @@ use crate::http::client::{Outgoing, Pool};
 use crate::http::reply::Reply;
 use crate::jsonrpc;
 use crate::limits::FAN_OUT_TIME_MAX;
-use crate::mcp::{ClientCapabilities, Revision};
+use crate::mcp::{ClientCapabilities, LogLevel, Revision};
 
 pub struct Link {
     pub pool: Pool,
@@ -45,6 +45,8 @@ pub struct UpstreamSession {
     pub capabilities: Map<String, Value>,
     /// What we declared.
     client: ClientCapabilities,
+    /// The least important log messages that were asked for; where none were, what the instance thinks best.
+    level: Mutex<Option<LogLevel>>,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +101,21 @@ impl Link {
         let mut current = self.place(session.client);
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             *current = None;
+        }
+    }
+
+    /// Asks for log messages down to this level, if nobody has yet. They are not worth failing a call.
+    pub fn lower_level(&self, session: &UpstreamSession, wanted: LogLevel, deadline: Deadline) {
+        let mut level = session.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted >= level.unwrap_or(LogLevel::Info) || !session.capabilities.contains_key("logging") {
+            return;
+        }
+        *level = Some(wanted);
+        drop(level);
+        let id = self.next_id();
+        let message = request_text(id, "logging/setLevel", &jsonrpc::to_bytes(&json!({"level": wanted})));
+        if let Err(error) = self.tell(session, &message, deadline.sooner(FAN_OUT_TIME_MAX)) {
+            log::debug!("event=level_not_set address={} error=\"{error}\"", self.pool.authority());
         }
     }
 
@@ -171,7 +188,7 @@ impl Link {
         let id = reply.head().header("mcp-session-id").map(str::to_owned);
         drop(reply);
         let (revision, capabilities) = (result.protocol_version, result.capabilities);
-        let session = UpstreamSession { id, revision, capabilities, client };
+        let session = UpstreamSession { id, revision, capabilities, client, level: Mutex::default() };
         match self.tell(&session, &jsonrpc::notification("notifications/initialized", None), deadline) {
             // Some servers have no word for a notification; the session stands all the same.
             Ok(()) | Err(UpstreamError::Status(_)) => Ok(session),

@@ -183,6 +183,7 @@ impl Upstream {
         deadline: Deadline,
         client: &mut Client<'_, '_, '_>,
     ) -> Result<Response, UpstreamError> {
+        call.log_level.inspect(|level| self.link.lower_level(session, *level, deadline));
         let id = self.link.next_id();
         let message = request_text(id, call.method.as_str(), &rewritten_params(call, name, id));
         let mut reply = self.link.send(session, &message, deadline, false)?;

@@ -75,6 +75,17 @@ pub struct CallMeta<'a> {
 }
 
 #[derive(Deserialize)]
+pub struct SetLevelParams {
+    pub level: LogLevel,
+}
+
+/// `notifications/message`, as far as it is filtered.
+#[derive(Deserialize)]
+pub struct LoggingMessageParams {
+    pub level: LogLevel,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelledParams<'a> {
     #[serde(borrow)]
