@@ -30,6 +30,9 @@ pub trait Service: Send + Sync + 'static {
     /// Runs a tool, fills in a prompt, reads a resource or completes an argument, and waits for the result.
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
 
+    /// Sees to it that the hub is told when this resource changes.
+    fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure>;
+
     /// What an agent should know before it begins.
     fn instructions(&self) -> &str;
 }
