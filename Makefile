@@ -7,7 +7,7 @@ PYTHON ?= python3
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help check test unit it replay tiny fuzz clients demo run bench soak install
+.PHONY: help check test unit it replay tiny fuzz clients conformance demo run bench soak install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ check: ## formatting, clippy with warnings denied, tests but the clients': what 
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory unit replay it
 
-test: check tiny clients ## installs whatever the tests need and runs them all
+test: check tiny clients conformance ## installs whatever the tests need and runs them all
 
 unit: ## tests beside the code
 	$(CARGO) test --locked --lib
@@ -40,6 +40,10 @@ clients: ## official Python and TypeScript clients against a gateway with two in
 	tests/clients/install.sh
 	$(CARGO) build --locked --quiet --bins
 	$(PYTHON) tests/clients/run.py
+
+conformance: ## the official conformance suite against an instance and through a gateway, about two minutes
+	$(CARGO) build --locked --quiet --bins
+	$(PYTHON) tests/conformance/run.py
 
 demo: ## a gateway, two example instances with real skills, one call through the one endpoint
 	$(CARGO) build --locked --quiet --bins

@@ -40,7 +40,7 @@ use crate::registry::Instance;
 use crate::registry::store::Store;
 use crate::scanner::{Scanner, Settings};
 use crate::session::State;
-use crate::skills::Skills;
+use crate::skills::{Skills, child};
 use crate::status::{Check, Status};
 use crate::worker;
 
@@ -53,9 +53,12 @@ pub fn run(config: Config) -> Result<(), AppError> {
     }
     let signals = os::signals().map_err(AppError::Thread)?;
     let app = App::start(config, &instance_id)?;
-    app.wait(&signals)?;
-    app.stop(signals);
-    Ok(())
+    let told_to_stop = app.wait(&signals);
+    match &told_to_stop {
+        Ok(()) => app.stop(signals),
+        Err(_) => child::end_all(),
+    }
+    told_to_stop
 }
 
 /// All parts, in the order they were started.
@@ -244,6 +247,8 @@ impl App {
         std::thread::sleep(seen_to_be_gone.left().min(deadline.left()));
         self.instance.stop_accepting();
         let drained = self.instance.drain(deadline) && gateway_drained;
+        // Nobody waits for what still runs.
+        child::end_all();
         // Nobody asks any more: what served the answers can go.
         self.scanner.stop();
         self.catalogue.stop();
@@ -269,6 +274,7 @@ fn end_at_second_signal(signals: Receiver<Signal>) {
     let watch = move || {
         while let Ok(signal) = signals.recv() {
             if matches!(signal, Signal::Stop) {
+                child::end_all();
                 std::process::exit(0);
             }
         }

@@ -42,6 +42,7 @@ use crate::http::server::{Exchange, Refusal};
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
+use crate::mcp::mirror::Mirror;
 use crate::metrics::Route;
 use crate::registry::Instance;
 use crate::session::State;
@@ -103,6 +104,10 @@ impl Service for GatewayService {
         route.upstream.subscribe(&route.name, deadline)?;
         self.followers.look();
         Ok(())
+    }
+
+    fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {
+        self.catalogue.now().tool(tool)?.mirror.clone()
     }
 
     fn instructions(&self) -> &str {

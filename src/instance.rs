@@ -21,6 +21,7 @@ use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::{ListResult, Listed};
+use crate::mcp::mirror::Mirror;
 use crate::mcp::params::{CompleteArgument, CompleteParams};
 use crate::mcp::{RawObject, Revision, Tool};
 use crate::metrics::Route;
@@ -134,6 +135,10 @@ impl Service for InstanceService {
     fn watch(&self, uri: &str, _: Deadline) -> Result<(), Failure> {
         // Every change is told; the hub knows who wants to hear of it.
         if self.skills.offer().resources.contains(uri) { Ok(()) } else { Err(unknown_resource(uri).into()) }
+    }
+
+    fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {
+        self.skills.tools().find(tool)?.mirror.clone()
     }
 
     fn instructions(&self) -> &str {

@@ -6,6 +6,7 @@
 //! Left out on purpose: JSON-RPC framing (`jsonrpc.rs`) and HTTP (`endpoint.rs`).
 
 pub mod lists;
+pub mod mirror;
 pub mod params;
 
 use std::collections::BTreeMap;

@@ -285,6 +285,7 @@ mod tests {
 
     use super::*;
     use crate::skills::arguments::ArgumentRules;
+    use crate::skills::set::SKILL_TOOLS;
     use crate::skills::testing::Folder;
     use crate::skills::tools::skill_tools;
 
@@ -363,6 +364,28 @@ mod tests {
                 assert!(schema.starts_with(r#"{"type":"object""#) && !schema.contains('\n'), "{schema}");
             }
         }
+    }
+
+    #[test]
+    fn without_a_prefix_names_are_bare_and_nobody_elses() {
+        assert_eq!(skill_tools().iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), SKILL_TOOLS);
+        let folder = Folder::new();
+        let own = "prefix: false\ntools: [{name: run}, {name: load_skill}]\nprompts: [{name: ask, template: What?}]";
+        write_skill(&folder, "a", own);
+        write_skill(&folder, "b", "metadata: {dcc-mcp: {prefix: false}}");
+        write_skill(&folder, "c", "prompts: [{name: ask, template: Why?}]");
+        let bench = start(&folder, "any", Load::All);
+        assert_eq!(bench.names(), ["c__run", "run"]);
+        let offer = bench.skills.offer();
+        assert_eq!(offer.prompts.list().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>(), ["ask", "c__ask"]);
+        assert_eq!(
+            offer.left_out().map(String::as_str).collect::<Vec<_>>(),
+            [
+                "skill=a tool=load_skill is left out: every instance has a tool of this name",
+                "skill=b tool=run is left out: the skill a has a tool of the same name",
+            ]
+        );
+        assert_eq!(bench.ask("get_skill_info", json!({"skill_name": "a"}))["tools"][0]["name"], "run");
     }
 
     #[test]

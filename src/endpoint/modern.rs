@@ -31,6 +31,7 @@ use crate::hub::{Hub, Told};
 use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::SSE_COMMENT_EVERY;
 use crate::mcp::lists::Listed;
+use crate::mcp::mirror::Given;
 use crate::mcp::params::SubscribeParams;
 use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
@@ -69,6 +70,14 @@ struct Named<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     uri: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Called<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -145,6 +154,11 @@ impl Endpoint {
         if let Err(refused) = check(request, method, params) {
             return respond_refused(exchange, headers, Some(id), &refused);
         }
+        if method == "tools/call"
+            && let Err(error) = self.check_mirrored(request, params)
+        {
+            return respond_refused(exchange, headers, Some(id), &Refused(400, error));
+        }
         if method == "subscriptions/listen" {
             return self.listen(exchange, headers, id, params);
         }
@@ -174,6 +188,19 @@ impl Endpoint {
             "instructions": self.service.instructions(),
             "_meta": {SERVER_KEY: {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")}},
         })
+    }
+
+    /// What the header fields of a call must repeat of its arguments.
+    fn check_mirrored(&self, request: &RequestHead, params: Option<&RawValue>) -> Result<(), ErrorObject> {
+        let Called { name, arguments } = read(params)?;
+        let Some(mirror) = self.service.mirror(&name) else { return Ok(()) };
+        let arguments: Value = read(arguments)?;
+        let given = |field: &str| match (request.header(field), request.header_count(field)) {
+            (None, _) => Given::Absent,
+            (Some(value), 1) => decoded(value).map_or(Given::Malformed, Given::Value),
+            _ => Given::Malformed,
+        };
+        mirror.check(&arguments, given).map_err(|text| ErrorObject::new(HEADER_MISMATCH, text))
     }
 
     fn modern_call(&self, method: &str, params: Option<&RawValue>, outlet: &mut Outlet<'_, '_>) -> Answer {

@@ -19,7 +19,7 @@ use crate::http::server::Exchange;
 use crate::http::sse;
 use crate::hub::EventIds;
 use crate::jsonrpc;
-use crate::limits::SSE_COMMENT_EVERY;
+use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::session::State;
 
 pub struct Outlet<'x, 'c> {
@@ -118,14 +118,14 @@ impl<'x, 'c> Outlet<'x, 'c> {
 
     /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
     pub fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
-        let id = self.next_id();
-        let Outlet { exchange, headers, .. } = self;
-        if exchange.is_streaming() {
+        if self.exchange.is_streaming() {
             if parts.is_empty() {
-                return exchange.finish();
+                return self.exchange.finish();
             }
-            return exchange.write_last(&[&sse::encode(id.as_deref(), &parts.concat())]);
+            let id = self.next_id();
+            return self.exchange.write_last(&[&sse::encode(id.as_deref(), &parts.concat())]);
         }
+        let Outlet { exchange, headers, .. } = self;
         if parts.is_empty() {
             return exchange.respond(202, headers, &[]);
         }
@@ -141,7 +141,11 @@ impl<'x, 'c> Outlet<'x, 'c> {
         let mut all = SSE_HEADERS.to_vec();
         all.extend_from_slice(self.headers);
         self.exchange.start_stream(200, &all)?;
-        if self.ids.is_some() { self.write_event(b"") } else { Ok(()) }
+        if self.ids.is_none() {
+            return Ok(());
+        }
+        self.exchange.write(&[&sse::retry(SSE_RETRY)])?;
+        self.write_event(b"")
     }
 
     fn write_event(&mut self, message: &[u8]) -> io::Result<()> {

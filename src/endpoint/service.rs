@@ -16,6 +16,7 @@ use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::Listed;
+use crate::mcp::mirror::Mirror;
 use crate::mcp::{CallToolResult, LogLevel, RESOURCE_NOT_FOUND, Revision};
 use crate::session::State;
 
@@ -32,6 +33,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Sees to it that the hub is told when this resource changes.
     fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure>;
+
+    /// Which arguments of a tool header fields repeat; `None` where there is no such tool or it repeats none.
+    fn mirror(&self, tool: &str) -> Option<Arc<Mirror>>;
 
     /// What an agent should know before it begins.
     fn instructions(&self) -> &str;

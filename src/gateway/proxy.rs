@@ -25,6 +25,7 @@ use crate::http::server::Exchange;
 use crate::http::sse;
 use crate::jsonrpc::{self, Body, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::{BODY_BYTES_MAX, SSE_COMMENT_EVERY};
+use crate::mcp::mirror;
 use crate::status::{not_found, respond_json};
 
 /// More than twice the pause between comment lines: a stream that is silent for longer is dead.
@@ -117,6 +118,7 @@ fn send(passage: &Passage<'_>, to: &Destination<'_>, body: &[u8]) -> Result<(Rep
     let authorization = upstream.authorization();
     let mut headers: Vec<(&str, &str)> =
         REQUEST_HEADERS.iter().filter_map(|name| Some((*name, request.header(name)?))).collect();
+    headers.extend(request.headers().filter(|(name, _)| mirror::is_field(name)));
     if let Some(session) = request.header("mcp-session-id") {
         // Whichever instance opened it: another of ours goes on with the session of one that is gone.
         let own = to.session_prefix.as_ref().and_then(|_| session.split_once('~')).map_or(session, |(_, own)| own);

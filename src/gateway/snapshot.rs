@@ -18,6 +18,7 @@ use crate::gateway::upstream::Upstream;
 use crate::hash::fnv64;
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::lists::{ListResult, Listed};
+use crate::mcp::mirror::Mirror;
 use crate::mcp::{RawObject, Revision};
 use crate::registry::Instance;
 use crate::registry::entry::Status;
@@ -59,6 +60,8 @@ pub struct Route {
     pub name: String,
     /// What a tool itself asks for, where that is more than a call gets otherwise.
     pub timeout: Option<Duration>,
+    /// Of a tool: its arguments that header fields repeat.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 impl Snapshot {
@@ -82,7 +85,7 @@ impl Snapshot {
             }
             None => (self.owners.get(uri)?.as_ref()?, uri),
         };
-        Some(Route { upstream: Arc::clone(upstream), name: name.to_owned(), timeout: None })
+        Some(Route { upstream: Arc::clone(upstream), name: name.to_owned(), timeout: None, mirror: None })
     }
 
     /// A list, encoded.
@@ -107,7 +110,7 @@ impl Snapshot {
         let (short, tool) = published.split_once("__")?;
         let mut members = self.members.iter().filter(|member| names::short(member.id()) == short);
         let (Some(member), None) = (members.next(), members.next()) else { return None };
-        Some(Route { upstream: Arc::clone(&member.upstream), name: tool.to_owned(), timeout: None })
+        Some(Route { upstream: Arc::clone(&member.upstream), name: tool.to_owned(), timeout: None, mirror: None })
     }
 
     /// The members whose id begins with `prefix`; the one whose whole id it is, even where others begin with that.
@@ -236,7 +239,8 @@ fn publish(
             name = names::beside(&entry.instance_id, &name, original);
         }
         let upstream = Arc::clone(told.upstream);
-        routes.insert(name.clone(), Route { upstream, name: original.clone(), timeout: timeout_of(object) });
+        let (timeout, mirror) = (timeout_of(object), mirror_of(object));
+        routes.insert(name.clone(), Route { upstream, name: original.clone(), timeout, mirror });
         let raw = renamed(object, ("name", &name), ("io.dcc-mcp/tool", original), &told.upstream.instance);
         published.push((name, original.clone(), raw));
     }
@@ -276,6 +280,11 @@ fn renamed(
         object.insert(member.to_owned(), value.expect("strings and maps of strings encode"));
     }
     object
+}
+
+/// An annotation that no client accepts is not followed here either.
+fn mirror_of(tool: &RawObject) -> Option<Arc<Mirror>> {
+    Mirror::of(tool.get("inputSchema")?.get()).ok().flatten().map(Arc::new)
 }
 
 /// `io.dcc-mcp/timeout-secs` in `_meta`, as instances of ours tell it of tools that take long.

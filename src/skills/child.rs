@@ -7,6 +7,7 @@
 //! **Bounds**: `SCRIPT_OUTPUT_BYTES_MAX`, the deadline, and those of `dialog.rs`, `ending.rs` and `tail.rs`.
 //! Left out on purpose: what is run (`run.rs`) and what its output means (`outcome.rs`).
 
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -91,10 +92,38 @@ pub fn run(mut command: Command, input: &[u8], asks: bool, watch: Watch<'_>) -> 
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let cancel = watch.cancel;
     let finished = command.spawn().and_then(|child| {
+        let _listed = Listed::new(child.id());
         Running::new(child, input, Conversation::new(asks, watch.deadline)).see_through(&wake, watch)
     });
     cancel.disarm();
     finished
+}
+
+/// Ends the process groups of all scripts that run: nobody is left to wait for them.
+pub fn end_all() {
+    for pid in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().filter_map(Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
+}
+
+/// The groups of the scripts that run. A number leaves with its call, a moment after its child was reaped: too short for
+/// the kernel to come round to it again.
+static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+struct Listed(i32);
+
+impl Listed {
+    fn new(pid: u32) -> Listed {
+        let group = pid.cast_signed();
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(group);
+        Listed(group)
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
 }
 
 struct Running<'i> {

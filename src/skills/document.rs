@@ -171,6 +171,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    pub fn boolean(&self, key: &str) -> Result<Option<bool>, ManifestError> {
+        let Some(value) = self.find(key) else { return Ok(None) };
+        match value.boolean() {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.document.wrong(value, &format!("`{key}` must be true or false"))),
+        }
+    }
+
     pub fn words(&self, key: &str) -> Result<Vec<String>, ManifestError> {
         self.find(key).map(|value| self.document.words_of(value, key)).unwrap_or(Ok(Vec::new()))
     }
@@ -281,7 +289,7 @@ fn entries_in(folder: &Path, file: &str, text: &str, key: &str) -> Result<(Docum
     }
 }
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "name",
     "description",
     "license",
@@ -299,6 +307,7 @@ const KEYS: [&str; 22] = [
     "groups",
     "prompts",
     "resources",
+    "prefix",
     "policy",
     "external-deps",
     "products",

@@ -6,6 +6,7 @@
 //! Left out on purpose: whether a schema is a good one; clients check that by themselves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::json;
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::ToolAnnotations;
+use crate::mcp::mirror::Mirror;
 use crate::skills::document::{Document, ManifestError};
 use crate::skills::files;
 use crate::skills::yaml::Node;
@@ -27,6 +29,8 @@ pub struct ToolEntry {
     pub description: Option<String>,
     pub input_schema: Box<RawValue>,
     pub output_schema: Option<Box<RawValue>>,
+    /// The arguments that header fields repeat, if any.
+    pub mirror: Option<Arc<Mirror>>,
     pub annotations: ToolAnnotations,
     /// The script relative to the skill folder, or why there is none.
     pub script: Result<PathBuf, String>,
@@ -83,11 +87,14 @@ impl ToolEntry {
             None => script_for(&name, scripts),
         };
         let annotations = annotations(document, node)?;
+        let input_schema = schema(document, node, ["input-schema", "inputSchema"])?.unwrap_or_else(any_object);
+        let mirror = Mirror::of(input_schema.get()).map_err(|what| document.wrong(node, &what))?;
         let declared_at = document.place(node);
         Ok(ToolEntry {
             title: document.text(node, "title")?.or_else(|| annotations.title.clone()),
             description: document.text(node, "description")?.map(|text| text.trim().to_owned()),
-            input_schema: schema(document, node, ["input-schema", "inputSchema"])?.unwrap_or_else(any_object),
+            input_schema,
+            mirror: mirror.map(Arc::new),
             output_schema: schema(document, node, ["output-schema", "outputSchema"])?,
             annotations,
             script,
@@ -112,6 +119,7 @@ impl ToolEntry {
             description: None,
             input_schema: any_object(),
             output_schema: None,
+            mirror: None,
             annotations: ToolAnnotations::default(),
             script: Ok(PathBuf::from(script)),
             group: None,

@@ -41,6 +41,8 @@ pub struct Skill {
     pub groups: Vec<Group>,
     pub prompts: Vec<Arc<PromptEntry>>,
     pub resources: Resources,
+    /// Tools and prompts are called `<skill>__<name>`; else by their own names alone.
+    pub prefix: bool,
     /// `policy`, `external_deps`, `products`, `runtimes`: shown as they are.
     pub shown: Vec<(&'static str, Value)>,
 }
@@ -101,6 +103,7 @@ pub fn parse(folder: &Path, text: &str) -> Result<Skill, ManifestError> {
         depends,
         tools,
         groups,
+        prefix: fields.boolean("prefix")?.unwrap_or(true),
         shown: fields.shown(),
         folder: folder.to_owned(),
     })

@@ -66,7 +66,7 @@ impl PromptSet {
     pub fn new<'s>(skills: impl Iterator<Item = &'s Skill>, resources: Arc<ResourceSet>) -> PromptSet {
         let prompts = skills.flat_map(|skill| {
             skill.prompts.iter().map(|entry| SkillPrompt {
-                prompt: entry.shown(&skill.name),
+                prompt: entry.shown(skill),
                 skill: skill.name.clone(),
                 folder: skill.folder.clone(),
                 entry: Arc::clone(entry),
@@ -153,13 +153,13 @@ impl PromptSet {
 
 impl PromptEntry {
     /// As `prompts/list` shows it.
-    pub fn shown(&self, skill: &str) -> Prompt {
+    pub fn shown(&self, skill: &Skill) -> Prompt {
         Prompt {
             name: full_name(skill, &self.name),
             title: self.title.clone(),
             description: self.description.clone(),
             arguments: self.arguments.iter().map(|argument| argument.shown.clone()).collect(),
-            meta: Some(from_skill(skill)),
+            meta: Some(from_skill(&skill.name)),
         }
     }
 }

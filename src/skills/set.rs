@@ -16,6 +16,7 @@ use crate::hash::fnv64_hex;
 use crate::jsonrpc;
 use crate::limits::{TOOL_NAME_BYTES_MAX, TOOLS_PER_INSTANCE_MAX};
 use crate::mcp::Tool;
+use crate::mcp::mirror::Mirror;
 use crate::skills::arguments::ArgumentRules;
 use crate::skills::entry::ToolEntry;
 use crate::skills::manifest::Skill;
@@ -30,6 +31,18 @@ pub const META_DEFER_LOADING: &str = "io.dcc-mcp/defer-loading";
 pub const META_EXECUTION: &str = "io.dcc-mcp/execution";
 /// `_meta` of a tool: seconds that a call may take, where that is more than usual; who relays it should wait as long.
 pub const META_TIMEOUT_SECS: &str = "io.dcc-mcp/timeout-secs";
+
+/// The names of the tools by which skills are found and loaded; a skill without a prefix must not take them.
+pub const SKILL_TOOLS: [&str; 8] = [
+    "list_skills",
+    "find_skills",
+    "search_skills",
+    "get_skill_info",
+    "load_skill",
+    "unload_skill",
+    "activate_tool_group",
+    "deactivate_tool_group",
+];
 
 /// A tool that can be called.
 #[derive(Debug)]
@@ -47,6 +60,8 @@ pub struct SkillTool {
     /// Its script asks while it runs.
     pub dialog: bool,
     pub rules: ArgumentRules,
+    /// Its arguments that header fields repeat, if any.
+    pub mirror: Option<Arc<Mirror>>,
 }
 
 /// The visible tools.
@@ -65,6 +80,9 @@ impl ToolSet {
         let (mut by_name, mut left_out) = (BTreeMap::<String, Arc<SkillTool>>::new(), Vec::new());
         for tool in tools {
             let reason = match by_name.get(&tool.tool.name) {
+                _ if SKILL_TOOLS.contains(&tool.tool.name.as_str()) => {
+                    "every instance has a tool of this name".to_owned()
+                }
                 Some(first) => format!("the skill {} has a tool of the same name", first.skill),
                 None if by_name.len() >= TOOLS_PER_INSTANCE_MAX => format!("more than {TOOLS_PER_INSTANCE_MAX} tools"),
                 None => {
@@ -102,7 +120,7 @@ impl SkillTool {
         let script = entry.script.as_ref().ok()?.clone();
         let timeout = entry.timeout.filter(|timeout| *timeout > call_timeout);
         let tool = Tool {
-            name: full_name(&skill.name, &entry.name),
+            name: full_name(skill, &entry.name),
             title: Some(entry.title.clone().unwrap_or_else(|| title_of(&entry.name))),
             description: Some(description_of(skill, entry)),
             input_schema: entry.input_schema.clone(),
@@ -112,6 +130,7 @@ impl SkillTool {
         };
         Some(SkillTool {
             rules: ArgumentRules::of(tool.input_schema.get()),
+            mirror: entry.mirror.clone(),
             tool,
             bare_name: entry.name.clone(),
             skill: skill.name.clone(),
@@ -124,9 +143,17 @@ impl SkillTool {
     }
 }
 
+/// What a tool or prompt of a skill is called.
+pub fn full_name(skill: &Skill, own: &str) -> String {
+    joined(skill.prefix.then_some(skill.name.as_str()), own)
+}
+
 /// `<skill>__<tool>`, `-` in the skill's name as `_`.
-pub fn full_name(skill: &str, tool: &str) -> String {
-    let original = format!("{}__{tool}", skill.replace('-', "_"));
+fn joined(skill: Option<&str>, own: &str) -> String {
+    let original = match skill {
+        Some(skill) => format!("{}__{own}", skill.replace('-', "_")),
+        None => own.to_owned(),
+    };
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let name: String = original.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
     if name.len() <= TOOL_NAME_BYTES_MAX {
@@ -180,9 +207,10 @@ mod tests {
             ("a", "b-c", "a__b-c"),
             ("my skill", "büro/x", "my_skill__b_ro_x"),
         ] {
-            assert_eq!(full_name(skill, tool), expected);
+            assert_eq!(joined(Some(skill), tool), expected);
         }
-        let (one, other) = (full_name("s", &"x".repeat(300)), full_name("s", &"x".repeat(301)));
+        assert_eq!(joined(None, "b-c/d"), "b-c_d");
+        let (one, other) = (joined(Some("s"), &"x".repeat(300)), joined(Some("s"), &"x".repeat(301)));
         assert_eq!((one.len(), other.len()), (TOOL_NAME_BYTES_MAX, TOOL_NAME_BYTES_MAX));
         assert_ne!(one, other);
         assert_eq!(title_of("create_sphere"), "Create sphere");

@@ -174,7 +174,7 @@ pub fn about(shelf: &Shelf, name: &str, interpreters: &Interpreters) -> CallTool
             ("depends", json!(skill.depends)),
             ("groups", skill.groups.iter().map(|group| about_group(shelf, skill, group)).collect()),
             ("tools", skill.tools.iter().map(|tool| about_tool(skill, tool)).collect()),
-            ("prompts", skill.prompts.iter().map(|prompt| json!(prompt.shown(&skill.name))).collect()),
+            ("prompts", skill.prompts.iter().map(|prompt| json!(prompt.shown(skill))).collect()),
             ("resources", skill.resources.resources.iter().map(|entry| json!(entry.shown(&skill.name))).collect()),
             (
                 "resource_templates",
@@ -204,8 +204,7 @@ pub fn about(shelf: &Shelf, name: &str, interpreters: &Interpreters) -> CallTool
 
 /// A tool that was not called because it is in no loaded skill: what to do about it.
 pub fn not_loaded(shelf: &Shelf, name: &str) -> Option<String> {
-    let has =
-        |skill: &Skill| skill.tools.iter().any(|tool| full_name(&skill.name, &tool.name) == name || tool.name == name);
+    let has = |skill: &Skill| skill.tools.iter().any(|tool| full_name(skill, &tool.name) == name || tool.name == name);
     let found = shelf.all().find(|found| found.skill.as_deref().is_some_and(has))?;
     let skill = found.name();
     Some(match shelf.status(found) {
@@ -232,7 +231,7 @@ fn summary(shelf: &Shelf, found: &Found) -> Value {
         summary["dcc"] = skill.dcc.clone().into();
         summary["version"] = skill.version.clone().into();
         summary["tags"] = skill.tags.clone().into();
-        summary["tools"] = skill.tools.iter().map(|tool| full_name(&skill.name, &tool.name)).collect();
+        summary["tools"] = skill.tools.iter().map(|tool| full_name(skill, &tool.name)).collect();
     }
     if let Some(reason) = shelf.obstacle(&name) {
         summary["reason"] = reason.into();
@@ -251,7 +250,7 @@ fn about_group(shelf: &Shelf, skill: &Skill, group: &crate::skills::manifest::Gr
 
 fn about_tool(skill: &Skill, tool: &crate::skills::entry::ToolEntry) -> Value {
     let mut about = json!({
-        "name": full_name(&skill.name, &tool.name),
+        "name": full_name(skill, &tool.name),
         "input_schema": tool.input_schema,
         "annotations": tool.annotations,
     });
@@ -278,7 +277,7 @@ fn tools_in_group(skill: &Skill, group: &str) -> Vec<String> {
     let declared = skill.groups.iter().find(|other| other.name == group);
     let listed = |tool: &str| declared.is_some_and(|declared| declared.tools.iter().any(|name| name == tool));
     let tools = skill.tools.iter().filter(|tool| tool.group.as_deref() == Some(group) || listed(&tool.name));
-    tools.map(|tool| full_name(&skill.name, &tool.name)).collect()
+    tools.map(|tool| full_name(skill, &tool.name)).collect()
 }
 
 /// The names of needed things of a kind (`bin`, `env`): `bin: [ffmpeg]`, `env_var: [{name: X}]`, or `[{type: bin, name: x}]`.

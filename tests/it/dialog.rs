@@ -1,6 +1,5 @@
 //! What running scripts tell and ask: progress, log messages, questions and their answers.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -8,9 +7,8 @@ use serde_json::{Value, json};
 
 use crate::client::{ACCEPT_BOTH, Connection, EventStream, R03, R06, R11, Session, text_of};
 use crate::folder::write;
-use crate::life::is_alive;
 use crate::program::{Program, Start, World};
-use crate::wait::{PATIENCE, until, until_some};
+use crate::wait::{PATIENCE, until};
 
 const SKILL: &str = "---
 name: talk
@@ -64,7 +62,7 @@ print(json.dumps({"jsonrpc": "2.0", "id": 1, "method": arguments["method"], "par
 print(json.dumps({"answer": json.loads(sys.stdin.readline())}))
 "#;
 
-fn start() -> (World, Program, Program) {
+pub fn start() -> (World, Program, Program) {
     let world = World::new();
     let folder = world.skills().join("talk");
     for (name, text) in [
@@ -82,7 +80,7 @@ fn start() -> (World, Program, Program) {
     (world, gateway, instance)
 }
 
-fn call(id: Value, name: &str, arguments: Value, token: Option<Value>) -> Value {
+pub fn call(id: Value, name: &str, arguments: Value, token: Option<Value>) -> Value {
     let meta = token.map_or_else(|| json!({}), |token| json!({"progressToken": token}));
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call",
         "params": {"name": name, "arguments": arguments, "_meta": meta}})
@@ -222,18 +220,6 @@ fn a_script_that_floods_is_ended() {
     assert_eq!(result["isError"], json!(true));
     assert!(text_of(&result).contains("flood.py printed more than 8 MiB and was ended"), "{result}");
     assert!(started.elapsed() < Duration::from_secs(60));
-}
-
-#[test]
-fn a_client_that_does_not_read_ends_its_script() {
-    let (world, _gateway, instance) = start();
-    let session = Session::open(instance.address, R06);
-    let note = world.path().join("note");
-    let shout = call(json!(1), "talk__shout", json!({"note": note}), Some(json!(1)));
-    let _stream = session.post_stream(&shout).expect("the head of a stream");
-    let pid: u32 = until_some(PATIENCE, "the script runs", || fs::read_to_string(&note).ok()?.parse().ok());
-    assert!(is_alive(pid));
-    until(Duration::from_secs(30), "the script is ended", || !is_alive(pid));
 }
 
 #[test]

@@ -5,14 +5,19 @@
 //! **Bounds**: each test waits for the limits of `src/limits.rs` (10 s), all its connections at once.
 //! Left out on purpose: the engine `tiny-http`, which has no such bounds.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{Connection, status};
+use serde_json::json;
+
+use crate::client::{Connection, R06, Session, status};
+use crate::dialog;
+use crate::life::is_alive;
 use crate::program::{Start, World};
-use crate::wait::{PATIENCE, until};
+use crate::wait::{PATIENCE, until, until_some};
 
 /// What product.md gives a head, a body without a rate, and a reader that takes nothing.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -104,4 +109,16 @@ fn a_reader_that_takes_nothing_is_let_go_and_keeps_no_thread() {
         answers += 1;
     }
     assert!(answers > 0 && answers < 2000, "{answers} answers");
+}
+
+#[test]
+fn a_client_that_does_not_read_ends_its_script() {
+    let (world, _gateway, instance) = dialog::start();
+    let session = Session::open(instance.address, R06);
+    let note = world.path().join("note");
+    let shout = dialog::call(json!(1), "talk__shout", json!({"note": note}), Some(json!(1)));
+    let _stream = session.post_stream(&shout).expect("the head of a stream");
+    let pid: u32 = until_some(PATIENCE, "the script runs", || fs::read_to_string(&note).ok()?.parse().ok());
+    assert!(is_alive(pid));
+    until(Duration::from_secs(30), "the script is ended", || !is_alive(pid));
 }

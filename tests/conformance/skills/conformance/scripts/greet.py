@@ -1,0 +1,3 @@
+import _ask
+
+_ask.run(lambda arguments: f"Hello, {arguments['name']}!")
