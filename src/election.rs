@@ -38,6 +38,8 @@ pub struct Election {
     standing: Arc<Standing>,
 }
 
+pub type OnTaking = Box<dyn Fn(Option<&str>) + Send>;
+
 /// What runs on the thread `election` must not wait.
 pub struct Candidacy {
     pub address: SocketAddr,
@@ -48,7 +50,7 @@ pub struct Candidacy {
     pub max_connections: usize,
     pub handler: Arc<dyn Handler>,
     /// Run before anything is accepted, with the instance that served until it died, if one did.
-    pub on_taking: Box<dyn Fn(Option<&str>) + Send>,
+    pub on_taking: OnTaking,
     /// Told once the port is ours.
     pub on_won: Box<dyn Fn(SocketAddr) + Send>,
     /// Told when the port was given up for a newer version; the server is to be drained.
@@ -156,10 +158,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(all(target_os = "linux", not(feature = "tiny-http")))]
 #[cfg(test)]
 mod tests {
-    #![cfg(all(target_os = "linux", not(feature = "tiny-http")))]
-
     use std::io::Read;
     use std::net::TcpStream;
     use std::time::{Duration, Instant};

@@ -5,6 +5,7 @@
 //! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
 
 pub mod catalogue;
+pub mod current;
 pub mod followers;
 pub mod handover;
 pub mod link;

@@ -389,10 +389,9 @@ fn is_of_our_user(_: &UnixStream) -> bool {
     false
 }
 
+#[cfg(all(target_os = "linux", not(feature = "tiny-http")))]
 #[cfg(test)]
 mod tests {
-    #![cfg(all(target_os = "linux", not(feature = "tiny-http")))]
-
     use std::net::TcpStream;
     use std::time::{Duration, Instant};
 

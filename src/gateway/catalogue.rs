@@ -5,22 +5,22 @@
 //!
 //! **Invariant**: no request waits for an instance here.
 //! **Thread**: `catalogue` owns the builder; `fetch-*` threads ask instances and report back.
-//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a time, `WARM_UP_MAX`.
+//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a time, `DEATH_CONFIRMED_MAX`.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::endpoint::access::Access;
+use crate::gateway::current::Current;
 use crate::gateway::names;
 use crate::gateway::offered::Offered;
 use crate::gateway::snapshot::{Snapshot, Told};
 use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
 use crate::limits::{
-    DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WARM_UP_MAX,
-    WORKER_STOP_MAX,
+    DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WORKER_STOP_MAX,
 };
 use crate::mcp::RawObject;
 use crate::metrics;
@@ -30,10 +30,7 @@ use crate::worker::{self, Work, Worker};
 
 /// Where the snapshot is kept.
 pub struct Catalogue {
-    current: Mutex<Current>,
-    /// Told when a snapshot was put in place, and when lists are held no longer.
-    changed: Condvar,
-    since: Instant,
+    current: Current,
     worker: OnceLock<Worker<Order>>,
 }
 
@@ -45,12 +42,6 @@ pub struct CatalogueSettings {
     pub own_tools_only: bool,
     /// Holds the token for instances of our own kind.
     pub access: Arc<Access>,
-}
-
-struct Current {
-    snapshot: Arc<Snapshot>,
-    /// Lists wait: for a fresh look at the registry, and until then at most.
-    held: Option<Instant>,
 }
 
 /// The warm-up is over and the registry has not been read even once.
@@ -78,12 +69,7 @@ enum Order {
 impl Catalogue {
     pub fn start(settings: CatalogueSettings, hub: Arc<Hub>) -> io::Result<Arc<Catalogue>> {
         let catalogue = Arc::new(Catalogue {
-            current: Mutex::new(Current {
-                snapshot: Arc::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false)),
-                held: None,
-            }),
-            changed: Condvar::new(),
-            since: Instant::now(),
+            current: Current::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false)),
             worker: OnceLock::new(),
         });
         let builder = Builder {
@@ -112,7 +98,7 @@ impl Catalogue {
 
     /// Lists wait from now on until `release`, for at most `limit`. The instance that served until it died is left out.
     pub fn hold(&self, limit: Duration, died: Option<&str>) {
-        self.current().held = Some(Instant::now() + limit);
+        self.current.hold(limit);
         if let Some(instance_id) = died {
             self.send(Order::Hide { instance_id: instance_id.to_owned() });
         }
@@ -125,19 +111,18 @@ impl Catalogue {
 
     /// The snapshot as it is.
     pub fn now(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current().snapshot)
+        self.current.now()
     }
 
     /// The snapshot, after the fresh look of a new gateway.
     pub fn settled(&self) -> Arc<Snapshot> {
-        self.wait(|_| true)
+        self.current.settled()
     }
 
     /// The same, held back also while the first one is not complete: less than everything would be taken for
     /// everything.
     pub fn warm(&self) -> Result<Arc<Snapshot>, NotReady> {
-        let end = self.since + WARM_UP_MAX;
-        let snapshot = self.wait(|snapshot| snapshot.complete || Instant::now() >= end);
+        let snapshot = self.current.warm();
         if snapshot.complete || !snapshot.members.is_empty() { Ok(snapshot) } else { Err(NotReady) }
     }
 
@@ -155,31 +140,6 @@ impl Catalogue {
         if let Some(worker) = self.worker.get() {
             worker.send_within(order, WORKER_STOP_MAX);
         }
-    }
-
-    /// Until lists are not held any more and the snapshot will do, or the time of both is over.
-    fn wait(&self, will_do: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
-        let mut current = self.current();
-        loop {
-            let now = Instant::now();
-            let held = current.held.filter(|until| *until > now);
-            let until = match held {
-                None if will_do(&current.snapshot) => return Arc::clone(&current.snapshot),
-                None => self.since + WARM_UP_MAX,
-                Some(until) => until,
-            };
-            let left = until.saturating_duration_since(now);
-            current = self.changed.wait_timeout(current, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, snapshot: Snapshot) {
-        self.current().snapshot = Arc::new(snapshot);
-        self.changed.notify_all();
     }
 }
 
@@ -240,10 +200,7 @@ impl Work for Builder {
             Order::Fetched { key, offered } => self.take_fetched(&key, offered),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
             Order::Release => {
-                if let Some(out) = self.out.upgrade() {
-                    out.current().held = None;
-                    out.changed.notify_all();
-                }
+                self.out.upgrade().inspect(|out| out.current.release());
                 return;
             }
         }
@@ -357,7 +314,7 @@ impl Builder {
         metrics::instances(self.shown(view).map(|instance| instance.dcc()));
         metrics::TOOLS.set(snapshot.tool_count() as i64);
         let state = snapshot.state;
-        out.put(snapshot);
+        out.current.put(snapshot);
         self.hub.publish(state);
     }
 }

@@ -17,6 +17,7 @@ mod wait;
 mod cli;
 mod dialog;
 mod gateway;
+mod handover;
 mod life;
 mod names;
 mod offer;
@@ -26,6 +27,7 @@ mod security;
 mod skills;
 mod streams;
 mod subscribe;
+mod takeover;
 mod tidy;
 mod transcripts;
 
