@@ -290,7 +290,7 @@ class Bench:
                     client.facts |= {"elicitation": "yes"} if line == "ok elicitation" else {}
                     yield line
                 elif line.startswith("not ok end"):
-                    client.facts["next"] = "the client has ended"
+                    client.facts = {"call": "lost"} | client.facts | {"next": "the client has ended"}
 
     def plan(self, skill):
         frames = self.world.folder / skill
