@@ -25,6 +25,7 @@ mod registry;
 mod security;
 mod skills;
 mod streams;
+mod subscribe;
 mod tidy;
 mod transcripts;
 
