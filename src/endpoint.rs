@@ -18,6 +18,7 @@ pub mod modern;
 pub mod outlet;
 pub mod params;
 pub mod service;
+pub mod trail;
 
 use std::io;
 use std::sync::Arc;
@@ -29,12 +30,13 @@ use serde_json::{Value, json};
 use crate::deadline::Deadline;
 use crate::endpoint::asking::{AskTable, Asker};
 use crate::endpoint::calls::CallTable;
-use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
+use crate::endpoint::outlet::{Outlet, Resumption, SSE_HEADERS};
 use crate::endpoint::service::{Answer, Failure, Payload, Service};
+use crate::endpoint::trail::{Next, Reader, TrailTable};
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
 use crate::http::sse;
-use crate::hub::{EventIds, Hub, Told};
+use crate::hub::{Hub, Told};
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::mcp::lists::Listed;
@@ -50,7 +52,7 @@ pub struct Endpoint {
     calls: CallTable,
     asking: AskTable,
     ended: EndedSessions,
-    ids: EventIds,
+    trails: TrailTable,
 }
 
 /// The code for a request that its client cancelled; the specification names none, LSP's is the usual one.
@@ -67,7 +69,7 @@ impl Endpoint {
         call_timeout: std::time::Duration,
     ) -> Endpoint {
         let (calls, asking, ended) = (CallTable::default(), AskTable::new(), EndedSessions::default());
-        Endpoint { service, hub, server_name, call_timeout, calls, asking, ended, ids: EventIds::new() }
+        Endpoint { service, hub, server_name, call_timeout, calls, asking, ended, trails: TrailTable::new() }
     }
 
     /// Serves one request to the MCP endpoint; `headers` go with the answer.
@@ -87,6 +89,7 @@ impl Endpoint {
                 Ok(session) => {
                     self.ended.end(session);
                     self.hub.end(session.key);
+                    self.trails.end(session.key);
                     exchange.respond(204, headers, &[])
                 }
                 Err(refused) => respond_refused(exchange, headers, None, &refused),
@@ -143,7 +146,7 @@ impl Endpoint {
             Ok(session) => session,
             Err(refused) => return respond_refused(exchange, headers, Some(id), &refused),
         };
-        let mut outlet = Outlet::new(exchange, headers, &self.ids, self.service.state());
+        let mut outlet = Outlet::new(exchange, headers, Some(self.resumption(session)));
         let answer = self.answer(session, id, &method, params, &mut outlet);
         write_answer(outlet, id, &answer)
     }
@@ -165,7 +168,7 @@ impl Endpoint {
             }
             Err(refused) => return respond_refused(exchange, headers, None, &refused),
         };
-        let mut outlet = Outlet::new(exchange, headers, &self.ids, self.service.state());
+        let mut outlet = Outlet::new(exchange, headers, Some(self.resumption(session)));
         let mut answers: Vec<Vec<u8>> = Vec::new();
         for message in messages {
             match message {
@@ -276,7 +279,11 @@ impl Endpoint {
             Ok(session) => session,
             Err(refused) => return respond_refused(exchange, headers, None, &refused),
         };
-        let told = request.header("last-event-id").map_or(Told::State(session.born), Told::parse);
+        let last_id = request.header("last-event-id");
+        if let Some(rest) = last_id.and_then(|id| self.trails.resume(session.key, id)) {
+            return resume(rest, exchange, headers);
+        }
+        let told = last_id.map_or(Told::State(session.born), Told::parse);
         let Ok(stream) = self.hub.open(session.key, told) else {
             return exchange.refuse(&too_many_streams());
         };
@@ -291,6 +298,10 @@ impl Endpoint {
                 Err(RecvTimeoutError::Disconnected) => return exchange.finish(),
             }
         }
+    }
+
+    fn resumption(&self, session: Session) -> Resumption<'_> {
+        Resumption { trails: &self.trails, session: session.key, state: self.service.state() }
     }
 
     /// The session that a request belongs to.
@@ -312,6 +323,21 @@ impl Endpoint {
                 Err(Refused(400, ErrorObject::new(INVALID_REQUEST, text)))
             }
             _ => Ok(session),
+        }
+    }
+}
+
+/// The rest of a call's stream, for a client that has lost it.
+fn resume(mut rest: Reader, exchange: &mut Exchange<'_>, headers: &[(&str, &str)]) -> io::Result<()> {
+    let mut all = SSE_HEADERS.to_vec();
+    all.extend_from_slice(headers);
+    exchange.start_stream(200, &all)?;
+    exchange.write(&[&sse::retry(SSE_RETRY)])?;
+    loop {
+        match rest.next(SSE_COMMENT_EVERY) {
+            Next::Event(event) => exchange.write(&[&event])?,
+            Next::Silence => exchange.write(&[&sse::comment("")])?,
+            Next::End => return exchange.finish(),
         }
     }
 }

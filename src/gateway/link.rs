@@ -127,17 +127,35 @@ impl Link {
         deadline: Deadline,
         idempotent: bool,
     ) -> Result<Reply, UpstreamError> {
+        let more = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
+        self.request("POST", session, &more, &[message], deadline, idempotent)
+    }
+
+    /// The rest of a stream that broke off after this event.
+    pub fn resume(&self, session: &UpstreamSession, last_id: &str, deadline: Deadline) -> Result<Reply, UpstreamError> {
+        let more = [("Accept", "text/event-stream"), ("Last-Event-ID", last_id)];
+        self.request("GET", session, &more, &[], deadline, true)
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        session: &UpstreamSession,
+        more: &[(&str, &str)],
+        body: &[&[u8]],
+        deadline: Deadline,
+        idempotent: bool,
+    ) -> Result<Reply, UpstreamError> {
         let authorization = self.authorization();
-        let accept = ("Accept", "application/json, text/event-stream");
         let mut headers = Vec::with_capacity(6);
-        headers.extend([("Content-Type", "application/json"), accept, VIA]);
+        headers.push(VIA);
+        headers.extend_from_slice(more);
         if !session.revision.is_empty() {
             headers.push(("MCP-Protocol-Version", &session.revision));
         }
         headers.extend(session.id.as_deref().map(|id| ("Mcp-Session-Id", id)));
         headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
-        let request =
-            Outgoing { method: "POST", target: &self.target, headers: &headers, body: &[message], idempotent };
+        let request = Outgoing { method, target: &self.target, headers: &headers, body, idempotent };
         Ok(self.pool.send(&request, deadline)?)
     }
 

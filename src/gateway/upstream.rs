@@ -24,6 +24,7 @@ use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::{Client, NoClient};
 use crate::http::client::Pool;
 use crate::http::client_error::ClientError;
+use crate::http::reply::Reply;
 use crate::jsonrpc::{ErrorObject, INTERNAL_ERROR};
 use crate::limits::FAN_OUT_TIME_MAX;
 use crate::mcp::{CallToolResult, ClientCapabilities};
@@ -147,7 +148,8 @@ impl Upstream {
         let id = self.link.next_id();
         let mut reply = self.link.send(session, &request_text(id, method, params), deadline, true)?;
         let answer = |message: &[u8]| self.answer(session, message, deadline);
-        let awaited = Awaited { id, deadline, answer: &answer };
+        let resume = |last_id: &str| self.link.resume(session, last_id, deadline);
+        let awaited = Awaited { id, deadline, answer: &answer, resume: &resume };
         let Response { text, part, is_error } = receive::response(&mut reply, &awaited, &mut NoClient)?;
         if is_error { Err(UpstreamError::Refused(error_message(&text[part]))) } else { Ok(text[part].to_vec()) }
     }
@@ -186,14 +188,19 @@ impl Upstream {
         let id = self.link.next_id();
         let message = request_text(id, call.method.as_str(), &rewritten_params(call, name, id));
         let mut reply = self.link.send(session, &message, deadline, false)?;
-        let canceller = reply.canceller();
-        let (link, cancelled_session) = (Arc::clone(&self.link), Arc::clone(session));
-        call.ticket.on_cancel(move || {
-            canceller.cancel();
-            link.tell_cancelled(&cancelled_session, id);
-        });
+        let cancels = |reply: &Reply| {
+            let canceller = reply.canceller();
+            let (link, session) = (Arc::clone(&self.link), Arc::clone(session));
+            call.ticket.on_cancel(move || {
+                canceller.cancel();
+                link.tell_cancelled(&session, id);
+            });
+        };
+        cancels(&reply);
+        let resume = |last_id: &str| self.link.resume(session, last_id, deadline).inspect(cancels);
         let answer = |message: &[u8]| self.answer(session, message, deadline);
-        let result = receive::response(&mut reply, &Awaited { id, deadline, answer: &answer }, client);
+        let awaited = Awaited { id, deadline, answer: &answer, resume: &resume };
+        let result = receive::response(&mut reply, &awaited, client);
         if call.ticket.is_cancelled() {
             return Err(UpstreamError::Cancelled);
         }
