@@ -27,6 +27,7 @@ use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
 use crate::front::Front;
 use crate::gateway::catalogue::Catalogue;
+use crate::gateway::followers::Followers;
 use crate::gateway::{GatewayService, GatewaySite};
 use crate::heartbeat::Heartbeat;
 use crate::http::server::Server;
@@ -135,9 +136,11 @@ impl App {
     fn compete(&mut self) -> Result<(), AppError> {
         let Some(port) = self.config.gateway_port else { return Ok(()) };
         let slot: Arc<OnceLock<Arc<Election>>> = Arc::default();
+        let followers = Followers::start(Arc::clone(&self.gateway_hub), Arc::clone(&self.catalogue));
+        let followers = followers.map_err(AppError::Thread)?;
         let site = GatewaySite {
             endpoint: Endpoint::new(
-                Arc::new(GatewayService { catalogue: Arc::clone(&self.catalogue) }),
+                Arc::new(GatewayService { catalogue: Arc::clone(&self.catalogue), followers }),
                 Arc::clone(&self.gateway_hub),
                 self.config.server_name.clone(),
                 self.config.call_timeout,

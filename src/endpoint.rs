@@ -13,6 +13,8 @@
 pub mod access;
 pub mod asking;
 pub mod calls;
+pub mod follow;
+pub mod levels;
 pub mod media;
 pub mod modern;
 pub mod outlet;
@@ -23,25 +25,23 @@ pub mod trail;
 use std::io;
 use std::sync::Arc;
 
-use crossbeam_channel::RecvTimeoutError;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
 use crate::endpoint::asking::{AskTable, Asker};
 use crate::endpoint::calls::CallTable;
-use crate::endpoint::outlet::{Outlet, Resumption, SSE_HEADERS};
+use crate::endpoint::levels::LevelTable;
+use crate::endpoint::outlet::{Outlet, Resumption};
 use crate::endpoint::service::{Answer, Failure, Payload, Service};
-use crate::endpoint::trail::{Next, Reader, TrailTable};
+use crate::endpoint::trail::TrailTable;
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
-use crate::http::sse;
-use crate::hub::{Hub, Told};
+use crate::hub::Hub;
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
-use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::mcp::lists::Listed;
-use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams};
-use crate::mcp::{LogLevel, MODERN, Revision};
+use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams, SetLevelParams};
+use crate::mcp::{MODERN, Revision};
 use crate::session::{EndedSessions, Session};
 
 pub struct Endpoint {
@@ -51,6 +51,7 @@ pub struct Endpoint {
     pub call_timeout: std::time::Duration,
     calls: CallTable,
     asking: AskTable,
+    levels: LevelTable,
     ended: EndedSessions,
     trails: TrailTable,
 }
@@ -68,8 +69,17 @@ impl Endpoint {
         server_name: String,
         call_timeout: std::time::Duration,
     ) -> Endpoint {
-        let (calls, asking, ended) = (CallTable::default(), AskTable::new(), EndedSessions::default());
-        Endpoint { service, hub, server_name, call_timeout, calls, asking, ended, trails: TrailTable::new() }
+        Endpoint {
+            service,
+            hub,
+            server_name,
+            call_timeout,
+            calls: CallTable::default(),
+            asking: AskTable::new(),
+            levels: LevelTable::default(),
+            ended: EndedSessions::default(),
+            trails: TrailTable::new(),
+        }
     }
 
     /// Serves one request to the MCP endpoint; `headers` go with the answer.
@@ -224,6 +234,13 @@ impl Endpoint {
         }
         match method {
             "ping" => Ok(Payload::Owned(b"{}".to_vec())),
+            "logging/setLevel" => {
+                let SetLevelParams { level } = params::read(params)?;
+                self.levels.set(session.key, level);
+                Ok(Payload::Owned(b"{}".to_vec()))
+            }
+            "resources/subscribe" => self.subscribe(session.key, params, true),
+            "resources/unsubscribe" => self.subscribe(session.key, params, false),
             "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => {
                 self.call(session, id, method, params, outlet)
             }
@@ -251,7 +268,7 @@ impl Endpoint {
         let ticket = self.calls.begin(session.key, id.text());
         let mut call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
         call.asker = Some(Asker { table: &self.asking, session: session.key, client: session.client });
-        call.log_level = Some(LogLevel::Info);
+        call.log_level = Some(self.levels.of(session.key));
         let answer = self.service.call(&call, outlet);
         if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }
     }
@@ -266,37 +283,6 @@ impl Endpoint {
             }
             Message::Response { id, result } => self.asking.answer(session.key, id.text(), *result),
             Message::Notification { .. } | Message::Request { .. } => {}
-        }
-    }
-
-    /// The GET stream of a session: what changes in the lists.
-    fn follow(&self, request: &RequestHead, exchange: &mut Exchange<'_>, headers: &[(&str, &str)]) -> io::Result<()> {
-        if !media::accepts(request, "text/event-stream") {
-            let error = ErrorObject::new(INVALID_REQUEST, "a stream is opened with \"Accept: text/event-stream\"");
-            return respond_refused(exchange, headers, None, &Refused(406, error));
-        }
-        let session = match self.session(request) {
-            Ok(session) => session,
-            Err(refused) => return respond_refused(exchange, headers, None, &refused),
-        };
-        let last_id = request.header("last-event-id");
-        if let Some(rest) = last_id.and_then(|id| self.trails.resume(session.key, id)) {
-            return resume(rest, exchange, headers);
-        }
-        let told = last_id.map_or(Told::State(session.born), Told::parse);
-        let Ok(stream) = self.hub.open(session.key, told) else {
-            return exchange.refuse(&too_many_streams());
-        };
-        let mut all = SSE_HEADERS.to_vec();
-        all.extend_from_slice(headers);
-        exchange.start_stream(200, &all)?;
-        exchange.write(&[&sse::retry(SSE_RETRY)])?;
-        loop {
-            match stream.next(SSE_COMMENT_EVERY) {
-                Ok(event) => exchange.write(&[&event])?,
-                Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
-                Err(RecvTimeoutError::Disconnected) => return exchange.finish(),
-            }
         }
     }
 
@@ -323,21 +309,6 @@ impl Endpoint {
                 Err(Refused(400, ErrorObject::new(INVALID_REQUEST, text)))
             }
             _ => Ok(session),
-        }
-    }
-}
-
-/// The rest of a call's stream, for a client that has lost it.
-fn resume(mut rest: Reader, exchange: &mut Exchange<'_>, headers: &[(&str, &str)]) -> io::Result<()> {
-    let mut all = SSE_HEADERS.to_vec();
-    all.extend_from_slice(headers);
-    exchange.start_stream(200, &all)?;
-    exchange.write(&[&sse::retry(SSE_RETRY)])?;
-    loop {
-        match rest.next(SSE_COMMENT_EVERY) {
-            Next::Event(event) => exchange.write(&[&event])?,
-            Next::Silence => exchange.write(&[&sse::comment("")])?,
-            Next::End => return exchange.finish(),
         }
     }
 }
@@ -392,12 +363,14 @@ fn capabilities() -> Value {
     json!({
         "tools": {"listChanged": true},
         "prompts": {"listChanged": true},
-        "resources": {"listChanged": true},
+        "resources": {"subscribe": true, "listChanged": true},
         "completions": {},
+        "logging": {},
     })
 }
 
 fn unknown_method(method: &str) -> ErrorObject {
-    let known = "initialize, ping, completion/complete and the methods of tools, prompts and resources";
+    let known =
+        "initialize, ping, logging/setLevel, completion/complete and the methods of tools, prompts and resources";
     ErrorObject::new(METHOD_NOT_FOUND, format!("method not found: {method}; this server answers {known}"))
 }

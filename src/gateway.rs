@@ -5,6 +5,7 @@
 //! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
 
 pub mod catalogue;
+pub mod followers;
 pub mod link;
 pub mod meta;
 pub mod names;
@@ -27,11 +28,12 @@ use crate::deadline::Deadline;
 use crate::endpoint::media;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{
-    Answer, Call, CallMethod, Payload, Service, encoded, unknown_prompt, unknown_resource, unknown_tool,
+    Answer, Call, CallMethod, Failure, Payload, Service, encoded, unknown_prompt, unknown_resource, unknown_tool,
 };
 use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
 use crate::gateway::catalogue::Catalogue;
+use crate::gateway::followers::Followers;
 use crate::gateway::proxy::Passage;
 use crate::gateway::rewrite::VIA;
 use crate::gateway::snapshot::{Snapshot, published_uri};
@@ -49,6 +51,7 @@ use crate::status::{Status, respond_json};
 /// The tools of all instances as one MCP service.
 pub struct GatewayService {
     pub catalogue: Arc<Catalogue>,
+    pub followers: Followers,
 }
 
 /// The routes of the gateway port.
@@ -93,6 +96,14 @@ impl Service for GatewayService {
                 Ok(with_published_uris(answer, &route.upstream.instance))
             }
         }
+    }
+
+    fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure> {
+        let snapshot = self.warm_if(|snapshot| snapshot.resource(uri).is_some());
+        let route = snapshot.resource(uri).ok_or_else(|| unknown_resource(uri))?;
+        route.upstream.subscribe(&route.name, deadline)?;
+        self.followers.look();
+        Ok(())
     }
 
     fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {

@@ -8,15 +8,17 @@
 //! **Thread**: `sse-hub` owns all streams; a stream's own connection thread takes from its queue and writes.
 //! **Bounds**: `STREAMS_MAX`, `STREAMS_PER_SESSION_MAX` (the oldest is closed), `SSE_QUEUE_MAX` (a full queue closes
 //! the stream: its client reconnects and loses nothing).
+//! A resource that changed is told to the sessions that subscribed to it, or kept for their next stream.
 //! Left out on purpose: a history of events. Only the hash in the last id is compared.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::json;
 
 use crate::http::sse;
 use crate::jsonrpc;
@@ -24,10 +26,13 @@ use crate::limits::{INBOX_MAX, SSE_QUEUE_MAX, STREAMS_MAX, STREAMS_PER_SESSION_M
 use crate::metrics;
 use crate::os;
 use crate::session::State;
+use crate::subscriptions::Subscriptions;
 use crate::worker::{Work, Worker};
 
 /// The handle; cheap to share.
 pub struct Hub {
+    /// Who wants to hear of which resource.
+    pub subscriptions: Arc<Subscriptions>,
     worker: Worker<Order>,
     next_stream: AtomicU64,
 }
@@ -57,14 +62,23 @@ enum Order {
     Close { number: u64, session: u128 },
     End { session: u128 },
     Publish(State),
+    Updated(Box<str>),
     CloseAll,
 }
 
 impl Hub {
     pub fn start(state: State) -> io::Result<Arc<Hub>> {
-        let fan_out = FanOut { state, sessions: HashMap::new(), streams: 0, ids: EventIds::new(), is_closed: false };
+        let subscriptions: Arc<Subscriptions> = Arc::default();
+        let fan_out = FanOut {
+            state,
+            subscriptions: Arc::clone(&subscriptions),
+            sessions: HashMap::new(),
+            streams: 0,
+            ids: EventIds::new(),
+            is_closed: false,
+        };
         let worker = Worker::start("sse-hub", INBOX_MAX, fan_out)?;
-        Ok(Arc::new(Hub { worker, next_stream: AtomicU64::new(0) }))
+        Ok(Arc::new(Hub { subscriptions, worker, next_stream: AtomicU64::new(0) }))
     }
 
     /// Opens a stream for a session that was told `told`.
@@ -78,6 +92,11 @@ impl Hub {
     /// Tells every session what differs from what it was told. Call it after the new lists are in place.
     pub fn publish(&self, state: State) {
         self.send_patiently(Order::Publish(state));
+    }
+
+    /// Tells every session that subscribed to this resource that its content has changed.
+    pub fn updated(&self, uri: &str) {
+        self.send_patiently(Order::Updated(uri.into()));
     }
 
     /// Ends the streams of a session that its client has ended.
@@ -137,6 +156,7 @@ impl EventIds {
 /// What the thread owns.
 struct FanOut {
     state: State,
+    subscriptions: Arc<Subscriptions>,
     sessions: HashMap<u128, Listener>,
     streams: usize,
     ids: EventIds,
@@ -157,7 +177,11 @@ impl Work for FanOut {
         match order {
             Order::Open { number, session, told, queue } => self.open(number, session, told, queue),
             Order::Close { number, session } => self.close(number, session),
-            Order::End { session } => drop(self.sessions.remove(&session)),
+            Order::End { session } => {
+                self.sessions.remove(&session);
+                self.subscriptions.end(session);
+            }
+            Order::Updated(uri) => self.updated(&uri),
             Order::Publish(state) => self.publish(state),
             Order::CloseAll => {
                 self.is_closed = true;
@@ -169,6 +193,8 @@ impl Work for FanOut {
     }
 
     fn tick(&mut self) -> Duration {
+        let sessions = &self.sessions;
+        self.subscriptions.forget_silent(Instant::now(), |session| sessions.contains_key(&session));
         Duration::from_secs(60)
     }
 }
@@ -193,6 +219,8 @@ impl FanOut {
         } else {
             listener.tell(self.state, &self.ids);
         }
+        let missed = self.subscriptions.listens(session);
+        missed.iter().for_each(|uri| self.tell_updated(session, uri));
     }
 
     fn close(&mut self, number: u64, session: u128) {
@@ -209,7 +237,26 @@ impl FanOut {
         for listener in self.sessions.values_mut() {
             listener.tell(state, &self.ids);
         }
+        // The subscriptions of one whose streams are all closed are kept until that is an old story.
         self.sessions.retain(|_, listener| !listener.streams.is_empty());
+    }
+
+    fn updated(&mut self, uri: &str) {
+        for session in self.subscriptions.subscribers(uri) {
+            self.tell_updated(session, uri);
+        }
+    }
+
+    fn tell_updated(&mut self, session: u128, uri: &str) {
+        let params = jsonrpc::to_bytes(&json!({"uri": uri}));
+        let message = jsonrpc::notification("notifications/resources/updated", Some(&params));
+        let is_told = self.sessions.get_mut(&session).is_some_and(|listener| {
+            let id = self.ids.next(listener.told);
+            listener.send(sse::encode(Some(&id), &message))
+        });
+        if !is_told {
+            self.subscriptions.miss(session, uri);
+        }
     }
 }
 
@@ -223,16 +270,17 @@ impl Listener {
         }
     }
 
-    /// To the newest stream that takes it; one that does not is closed.
-    fn send(&mut self, event: Vec<u8>) {
+    /// To the newest stream that takes it; one that does not is closed. False if there is none.
+    fn send(&mut self, event: Vec<u8>) -> bool {
         let event: Arc<[u8]> = event.into();
         while let Some((_, queue)) = self.streams.last() {
             if queue.try_send(Arc::clone(&event)).is_ok() {
-                return;
+                return true;
             }
             metrics::SSE_DROPPED.add(1);
             self.streams.pop();
         }
+        false
     }
 }
 

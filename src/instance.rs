@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::endpoint::outlet::Outlet;
-use crate::endpoint::service::{Answer, Call, CallMethod, Payload, Service, encoded, unknown_tool};
+use crate::endpoint::service::{
+    Answer, Call, CallMethod, Failure, Payload, Service, encoded, unknown_resource, unknown_tool,
+};
 use crate::front::Site;
 use crate::hash::fnv64;
 use crate::http::head::RequestHead;
@@ -127,6 +130,11 @@ impl Service for InstanceService {
             }
         };
         Ok(Payload::Owned(result))
+    }
+
+    fn watch(&self, uri: &str, _: Deadline) -> Result<(), Failure> {
+        // Every change is told; the hub knows who wants to hear of it.
+        if self.skills.offer().resources.contains(uri) { Ok(()) } else { Err(unknown_resource(uri).into()) }
     }
 
     fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {

@@ -24,6 +24,7 @@ pub mod hub;
 pub mod scanner;
 pub mod session;
 pub mod skills;
+pub mod subscriptions;
 
 pub mod election;
 pub mod endpoint;

@@ -94,6 +94,22 @@ pub const TRAILS_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 pub const TRAILS_DONE_MAX: usize = 1024;
 /// Calls under way that can be cancelled; one more is served, but cannot be cancelled.
 pub const CALLS_TRACKED_MAX: usize = 8192;
+/// Sessions whose log level is remembered; the one that set it first is forgotten first, and has the default again.
+pub const LOG_LEVELS_MAX: usize = 4096;
+/// Resources to which one session, or one `subscriptions/listen`, subscribes. Beyond: an error.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 256;
+/// Subscriptions of all sessions of one port. Beyond: an error.
+pub const SUBSCRIPTIONS_MAX: usize = 16_384;
+/// A session that had no stream for this time is not coming back: its subscriptions are forgotten.
+pub const SUBSCRIBER_SILENT_MAX: Duration = Duration::from_secs(300);
+/// Instances whose resources the gateway follows, each with a thread. Beyond: changes of the further ones are not told.
+pub const FOLLOWERS_MAX: usize = 256;
+/// Pause between two looks at what is to be followed; a client that subscribes does not wait for it.
+pub const FOLLOWERS_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A stream of an instance is followed for this time, then opened anew: one that is dead without an end is left some time.
+pub const FOLLOW_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Longest pause before an instance that cannot be followed is tried again.
+pub const FOLLOW_RETRY_MAX: Duration = Duration::from_secs(30);
 /// Nesting of a JSON-RPC message, itself included; readers commonly stop here. Beyond: -32600, or an upstream error.
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Messages of one JSON-RPC batch (MCP 2025-03-26). Beyond: -32600.

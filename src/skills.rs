@@ -82,7 +82,7 @@ pub enum Load {
     Names(Vec<String>),
 }
 
-pub type OnChange = Box<dyn Fn(&Offer) + Send + Sync>;
+pub type OnChange = Box<dyn Fn(&Offer, &Offer) + Send + Sync>;
 
 /// The handle of the `skills` thread, and everything that needs no thread.
 pub struct Skills {
@@ -113,7 +113,7 @@ impl Skills {
         let shared = Arc::new(Shared {
             shelf: Mutex::default(),
             offer: Mutex::default(),
-            announce: Mutex::new(Box::new(|_| {})),
+            announce: Mutex::new(Box::new(|_, _| {})),
             call_timeout: config.call_timeout,
             interpreters,
         });
@@ -202,7 +202,7 @@ impl Shared {
         let told: HashSet<&String> = old.left_out().collect();
         new.left_out().filter(|what| !told.contains(what)).for_each(|what| log::warn!("{what}"));
         if !new.is_same(&old) {
-            on_change(&new);
+            on_change(&old, &new);
         }
         new
     }
@@ -309,7 +309,7 @@ mod tests {
         };
         let changes = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&changes);
-        let on_change = move |_: &Offer| {
+        let on_change = move |_: &Offer, _: &Offer| {
             seen.fetch_add(1, Ordering::SeqCst);
         };
         Bench { skills: Skills::start(config, Box::new(on_change)).expect("a thread can be started"), changes }

@@ -34,11 +34,12 @@ pub type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
 /// streams are told.
 pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> OnChange {
     let (slot, hub) = (Arc::clone(slot), Arc::clone(hub));
-    Box::new(move |offer| {
+    Box::new(move |before, offer| {
         if let Some(Err(error)) = slot.get().map(|heartbeat| heartbeat.set_tools(offer.published())) {
             log::error!("event=tools_not_published error=\"{error}\"");
         }
         hub.publish(state_of(offer));
+        offer.resources.changed_since(&before.resources).iter().for_each(|uri| hub.updated(uri));
     })
 }
 

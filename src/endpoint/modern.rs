@@ -27,11 +27,12 @@ use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, too_many
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::http::sse;
-use crate::hub::Told;
-use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
+use crate::hub::{Hub, Told};
+use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, Message, RequestId};
 use crate::limits::SSE_COMMENT_EVERY;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
+use crate::mcp::params::SubscribeParams;
 use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
 
@@ -41,6 +42,8 @@ const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
 const SERVER_KEY: &str = "io.modelcontextprotocol/serverInfo";
+
+const UPDATED: &str = "notifications/resources/updated";
 
 const COMPLETE: &[u8] = br#","result":{"resultType":"complete""#;
 /// What is offered may change at any moment, and is told when it does: nothing to be kept without asking.
@@ -92,6 +95,8 @@ struct Filter {
     prompts_list_changed: bool,
     #[serde(default)]
     resources_list_changed: bool,
+    #[serde(default)]
+    resource_subscriptions: Vec<String>,
 }
 
 impl Filter {
@@ -103,6 +108,27 @@ impl Filter {
             (self.resources_list_changed, "resourcesListChanged", "notifications/resources/list_changed"),
         ];
         all.into_iter().filter(|(wanted, ..)| *wanted).map(|(_, member, method)| (member, method))
+    }
+
+    /// What an event of the hub, which is written for sessions, means for this listener.
+    fn about(&self, event: &[u8], id: RequestId<'_>) -> Vec<Vec<u8>> {
+        if let Some(uri) = updated(event) {
+            return vec![notification(UPDATED, id, &json!({"uri": uri}))];
+        }
+        let told = self.wanted().filter(|(_, method)| tells(event, method));
+        told.map(|(_, method)| notification(method, id, &json!({}))).collect()
+    }
+}
+
+/// The resources of a listener; gone with it.
+struct Subscribed<'h> {
+    hub: &'h Hub,
+    key: u128,
+}
+
+impl Drop for Subscribed<'_> {
+    fn drop(&mut self) {
+        self.hub.subscriptions.end(self.key);
     }
 }
 
@@ -201,26 +227,33 @@ impl Endpoint {
             Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
         };
         let key = u128::from_be_bytes(os::random_bytes::<16>());
+        let subscribed = Subscribed { hub: &self.hub, key };
+        let uris: Vec<&String> =
+            notifications.resource_subscriptions.iter().filter(|uri| self.watch(key, uri).is_ok()).collect();
         let Ok(stream) = self.hub.open(key, Told::State(self.service.state())) else {
             return exchange.refuse(&too_many_streams());
         };
         let mut all = SSE_HEADERS.to_vec();
         all.extend_from_slice(headers);
         exchange.start_stream(200, &all)?;
-        let honoured: Map<String, Value> =
+        let mut honoured: Map<String, Value> =
             notifications.wanted().map(|(member, _)| (member.to_owned(), true.into())).collect();
+        if !uris.is_empty() {
+            honoured.insert("resourceSubscriptions".to_owned(), json!(uris));
+        }
         let acknowledged =
             notification("notifications/subscriptions/acknowledged", id, &json!({"notifications": honoured}));
         exchange.write(&[&sse::encode(None, &acknowledged)])?;
         loop {
             match stream.next(SSE_COMMENT_EVERY) {
                 Ok(event) => {
-                    for (_, method) in notifications.wanted().filter(|(_, method)| tells(&event, method)) {
-                        exchange.write(&[&sse::encode(None, &notification(method, id, &json!({})))])?;
+                    for message in notifications.about(&event, id) {
+                        exchange.write(&[&sse::encode(None, &message)])?;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
                 Err(RecvTimeoutError::Disconnected) => {
+                    drop(subscribed);
                     let id_value = id_value(id);
                     let result = json!({"resultType": "complete", "_meta": {SUBSCRIPTION_KEY: id_value}});
                     let response = jsonrpc::result(id, &jsonrpc::to_bytes(&result));
@@ -306,7 +339,17 @@ fn id_value(id: RequestId<'_>) -> Value {
     serde_json::from_str(id.text()).unwrap_or_default()
 }
 
-/// The hub's events are written for sessions; here only their kind counts.
+/// The resource that has changed, if that is what an event says.
+fn updated(event: &[u8]) -> Option<String> {
+    let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data: "))?;
+    let Ok(Message::Notification { method, params }) = jsonrpc::parse_one(std::str::from_utf8(data).ok()?) else {
+        return None;
+    };
+    let SubscribeParams { uri } = serde_json::from_str(params.filter(|_| method == UPDATED)?.get()).ok()?;
+    Some(uri.into_owned())
+}
+
+/// Of the other events of the hub only the kind counts.
 fn tells(event: &[u8], method: &str) -> bool {
     event.windows(method.len()).any(|window| window == method.as_bytes())
 }

@@ -31,6 +31,9 @@ pub trait Service: Send + Sync + 'static {
     /// Runs a tool, fills in a prompt, reads a resource or completes an argument, and waits for the result.
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
 
+    /// Sees to it that the hub is told when this resource changes.
+    fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure>;
+
     /// Which arguments of a tool header fields repeat; `None` where there is no such tool or it repeats none.
     fn mirror(&self, tool: &str) -> Option<Arc<Mirror>>;
 

@@ -23,7 +23,7 @@ use crate::http::client::{Outgoing, Pool};
 use crate::http::reply::Reply;
 use crate::jsonrpc;
 use crate::limits::FAN_OUT_TIME_MAX;
-use crate::mcp::{ClientCapabilities, Revision};
+use crate::mcp::{ClientCapabilities, LogLevel, Revision};
 
 pub struct Link {
     pub pool: Pool,
@@ -45,6 +45,8 @@ pub struct UpstreamSession {
     pub capabilities: Map<String, Value>,
     /// What we declared.
     client: ClientCapabilities,
+    /// The least important log messages that were asked for; where none were, what the instance thinks best.
+    level: Mutex<Option<LogLevel>>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +104,21 @@ impl Link {
         }
     }
 
+    /// Asks for log messages down to this level, if nobody has yet. They are not worth failing a call.
+    pub fn lower_level(&self, session: &UpstreamSession, wanted: LogLevel, deadline: Deadline) {
+        let mut level = session.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted >= level.unwrap_or(LogLevel::Info) || !session.capabilities.contains_key("logging") {
+            return;
+        }
+        *level = Some(wanted);
+        drop(level);
+        let id = self.next_id();
+        let message = request_text(id, "logging/setLevel", &jsonrpc::to_bytes(&json!({"level": wanted})));
+        if let Err(error) = self.tell(session, &message, deadline.sooner(FAN_OUT_TIME_MAX)) {
+            log::debug!("event=level_not_set address={} error=\"{error}\"", self.pool.authority());
+        }
+    }
+
     /// Sends a notification, or the answer to a question of the instance.
     pub fn tell(&self, session: &UpstreamSession, message: &[u8], deadline: Deadline) -> Result<(), UpstreamError> {
         let mut reply = self.send(session, message, deadline, true)?;
@@ -135,6 +152,11 @@ impl Link {
     pub fn resume(&self, session: &UpstreamSession, last_id: &str, deadline: Deadline) -> Result<Reply, UpstreamError> {
         let more = [("Accept", "text/event-stream"), ("Last-Event-ID", last_id)];
         self.request("GET", session, &more, &[], deadline, true)
+    }
+
+    /// The stream of a session.
+    pub fn follow(&self, session: &UpstreamSession, deadline: Deadline) -> Result<Reply, UpstreamError> {
+        self.request("GET", session, &[("Accept", "text/event-stream")], &[], deadline, true)
     }
 
     fn request(
@@ -189,7 +211,7 @@ impl Link {
         let id = reply.head().header("mcp-session-id").map(str::to_owned);
         drop(reply);
         let (revision, capabilities) = (result.protocol_version, result.capabilities);
-        let session = UpstreamSession { id, revision, capabilities, client };
+        let session = UpstreamSession { id, revision, capabilities, client, level: Mutex::default() };
         match self.tell(&session, &jsonrpc::notification("notifications/initialized", None), deadline) {
             // Some servers have no word for a notification; the session stands all the same.
             Ok(()) | Err(UpstreamError::Status(_)) => Ok(session),

@@ -33,7 +33,7 @@ type Arguments = Map<String, Value>;
 
 /// The definitions, as `tools/list` shows them.
 pub fn own_tools() -> Vec<RawObject> {
-    let skills = skill_tools().into_iter().map(with_routing_arguments);
+    let skills = skill_tools().iter().cloned().map(with_routing_arguments);
     instance_tools().into_iter().chain(skills).map(|tool| tool.raw()).collect()
 }
 

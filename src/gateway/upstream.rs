@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
 use crate::endpoint::outlet::Outlet;
@@ -25,7 +27,7 @@ use crate::gateway::waiting::{Client, NoClient};
 use crate::http::client::Pool;
 use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
-use crate::jsonrpc::{ErrorObject, INTERNAL_ERROR};
+use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND};
 use crate::limits::FAN_OUT_TIME_MAX;
 use crate::mcp::{CallToolResult, ClientCapabilities};
 use crate::metrics::{self, Outcome};
@@ -123,6 +125,11 @@ impl Upstream {
 
     /// A request of the gateway's own: the text of its `result`.
     pub fn ask(&self, method: &str, params: &[u8], deadline: Deadline) -> Result<Vec<u8>, UpstreamError> {
+        let Response { text, part, is_error } = self.own_request(method, params, deadline)?;
+        if is_error { Err(UpstreamError::Refused(error_message(&text[part]))) } else { Ok(text[part].to_vec()) }
+    }
+
+    fn own_request(&self, method: &str, params: &[u8], deadline: Deadline) -> Result<Response, UpstreamError> {
         let session = self.own_session(deadline)?;
         match self.ask_once(&session, method, params, deadline) {
             Err(UpstreamError::Status(404)) if session.id.is_some() => {
@@ -131,6 +138,43 @@ impl Upstream {
             }
             result => result,
         }
+    }
+
+    /// Subscribes to a resource by its own URI, in the session whose stream `follow` reads.
+    pub fn subscribe(&self, uri: &str, deadline: Deadline) -> Result<(), Failure> {
+        let failed = |error: UpstreamError| -> Failure {
+            ErrorObject::new(INTERNAL_ERROR, format!("{}: {error}", self.instance.describe())).into()
+        };
+        let resources = self.own_session(deadline).map_err(failed)?.capabilities.get("resources").cloned();
+        if resources.and_then(|offered| offered.get("subscribe")?.as_bool()) != Some(true) {
+            let text = format!("{}: it does not tell when resources change", self.instance.describe());
+            return Err(ErrorObject::new(METHOD_NOT_FOUND, text).into());
+        }
+        let params = jsonrpc::to_bytes(&json!({"uri": uri}));
+        let Response { text, part, is_error } =
+            self.own_request("resources/subscribe", &params, deadline).map_err(failed)?;
+        if is_error { Err(Failure::Error(Payload::Part(text, part))) } else { Ok(()) }
+    }
+
+    /// The stream on which the instance tells the gateway itself what has changed, after its head.
+    pub fn follow(&self, deadline: Deadline) -> Result<Reply, UpstreamError> {
+        let session = self.own_session(deadline)?;
+        let mut reply = self.link.follow(&session, deadline)?;
+        receive::wait_head(&mut reply, deadline.sooner(FAN_OUT_TIME_MAX), &mut NoClient)?;
+        match reply.head().status() {
+            200 => Ok(reply),
+            status => {
+                if status == 404 {
+                    self.link.forget(&session);
+                }
+                Err(UpstreamError::Status(status))
+            }
+        }
+    }
+
+    /// Whether both reach the same life of the same instance.
+    pub fn is_same_way(&self, other: &Upstream) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
     }
 
     /// The session of the gateway itself, which answers nothing.
@@ -144,14 +188,13 @@ impl Upstream {
         method: &str,
         params: &[u8],
         deadline: Deadline,
-    ) -> Result<Vec<u8>, UpstreamError> {
+    ) -> Result<Response, UpstreamError> {
         let id = self.link.next_id();
         let mut reply = self.link.send(session, &request_text(id, method, params), deadline, true)?;
         let answer = |message: &[u8]| self.answer(session, message, deadline);
         let resume = |last_id: &str| self.link.resume(session, last_id, deadline);
         let awaited = Awaited { id, deadline, answer: &answer, resume: &resume };
-        let Response { text, part, is_error } = receive::response(&mut reply, &awaited, &mut NoClient)?;
-        if is_error { Err(UpstreamError::Refused(error_message(&text[part]))) } else { Ok(text[part].to_vec()) }
+        receive::response(&mut reply, &awaited, &mut NoClient)
     }
 
     fn forward(
@@ -185,6 +228,7 @@ impl Upstream {
         deadline: Deadline,
         client: &mut Client<'_, '_, '_>,
     ) -> Result<Response, UpstreamError> {
+        call.log_level.inspect(|level| self.link.lower_level(session, *level, deadline));
         let id = self.link.next_id();
         let message = request_text(id, call.method.as_str(), &rewritten_params(call, name, id));
         let mut reply = self.link.send(session, &message, deadline, false)?;

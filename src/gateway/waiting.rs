@@ -1,7 +1,7 @@
 //! Who waits for an instance, and what they are told meanwhile.
 //!
 //! **Invariant**: a client that waits is never left silent for long, and one that is gone is noticed at once. It hears
-//! of its own call alone: progress, log messages and questions.
+//! of its own call alone: progress, questions, and log messages of the level that it wants or above.
 //! **Thread**: the connection's, or whichever the gateway itself waits on.
 
 use std::io;
@@ -14,6 +14,8 @@ use crate::endpoint::service::Call;
 use crate::gateway::relayed::{Asked, Relayed};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::http::reply::{Patience, Reply, Wake};
+use crate::mcp::LogLevel;
+use crate::mcp::params::LoggingMessageParams;
 
 pub trait Waiting {
     /// Whoever waits can end this reply from now on.
@@ -76,11 +78,13 @@ pub struct Client<'o, 'x, 'c> {
     progress: Progress,
     ticket: &'o Ticket<'o>,
     relayed: Relayed<'o>,
+    log_level: Option<LogLevel>,
 }
 
 impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>) -> Client<'o, 'x, 'c> {
-        Client { outlet, progress: call.progress(), ticket: call.ticket, relayed: Relayed::new(call.asker) }
+        let (progress, relayed) = (call.progress(), Relayed::new(call.asker));
+        Client { outlet, progress, ticket: call.ticket, relayed, log_level: call.log_level }
     }
 
     /// The call has ended: takes back what was asked and is of no use any more.
@@ -89,6 +93,14 @@ impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
             // A client that is gone need not be told.
             let _ = self.outlet.notify(&message);
         }
+    }
+}
+
+impl Client<'_, '_, '_> {
+    /// Whether a log message is important enough.
+    fn wants(&self, params: Option<&str>) -> bool {
+        let level = || serde_json::from_str::<LoggingMessageParams>(params?).ok().map(|message| message.level);
+        self.log_level.is_some_and(|least| level().is_some_and(|level| level >= least))
     }
 }
 
@@ -114,7 +126,7 @@ impl Waiting for Client<'_, '_, '_> {
 
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()> {
         let rewritten = match method {
-            "notifications/message" => return self.outlet.notify(message),
+            "notifications/message" if self.wants(params) => return self.outlet.notify(message),
             "notifications/progress" => params.and_then(|params| self.progress.relay(params)),
             "notifications/cancelled" => params.and_then(|params| self.relayed.withdraw(params)),
             // What concerns no call of its own reaches a client by the gateway's own word, if at all.

@@ -2,6 +2,8 @@
 //!
 //! **Invariant**: what is handed on or replaced stays the JSON text it is.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -72,6 +74,24 @@ pub struct CallMeta<'a> {
     /// From 2026-07-28 on: log messages are wanted, from this level on.
     #[serde(rename = "io.modelcontextprotocol/logLevel")]
     pub log_level: Option<LogLevel>,
+}
+
+/// Also those of `resources/unsubscribe` and `notifications/resources/updated`.
+#[derive(Deserialize)]
+pub struct SubscribeParams<'a> {
+    #[serde(borrow)]
+    pub uri: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+pub struct SetLevelParams {
+    pub level: LogLevel,
+}
+
+/// `notifications/message`, as far as it is filtered.
+#[derive(Deserialize)]
+pub struct LoggingMessageParams {
+    pub level: LogLevel,
 }
 
 #[derive(Deserialize)]

@@ -27,7 +27,7 @@ impl Bench {
             load: Load::All,
             call_timeout: Duration::from_secs(60),
         };
-        let bench = Bench(Skills::start(config, Box::new(|_| {})).expect("a thread can be started"));
+        let bench = Bench(Skills::start(config, Box::new(|_, _| {})).expect("a thread can be started"));
         for found in bench.ask("list_skills", json!({}))["skills"].as_array().into_iter().flatten() {
             assert_eq!(found["status"], "loaded", "{found}");
         }

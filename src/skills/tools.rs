@@ -7,6 +7,8 @@
 //! **Bounds**: answers are as large as the skills' own texts.
 //! Left out on purpose: choosing an instance (the gateway's part).
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use crate::json;
@@ -18,10 +20,13 @@ use crate::skills::search;
 use crate::skills::set::{ToolSet, full_name};
 use crate::skills::shelf::{Found, Shelf, Status};
 
-/// The definitions of the skill tools.
-pub fn skill_tools() -> Vec<Tool> {
-    let text = json::compact(include_str!("tools.json"));
-    serde_json::from_str(&text).expect("the file is part of the program, and a test reads it")
+/// The definitions of the skill tools. Read once: every call is compared with their names.
+pub fn skill_tools() -> &'static [Tool] {
+    static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
+        let text = json::compact(include_str!("tools.json"));
+        serde_json::from_str(&text).expect("the file is part of the program, and a test reads it")
+    });
+    &TOOLS
 }
 
 /// A change of the shelf that a skill tool asks for; everything else only reads.
@@ -51,7 +56,7 @@ pub enum Request {
 
 /// Reads a call; `None`: no such tool.
 pub fn read(name: &str, arguments: &Map<String, Value>) -> Option<Result<Request, String>> {
-    let tool = skill_tools().into_iter().find(|tool| tool.name == name)?;
+    let tool = skill_tools().iter().find(|tool| tool.name == name)?;
     let rules = ArgumentRules::of(tool.input_schema.get());
     Some(rules.check(arguments).map_err(|what| format!("{name}: {what}")).and_then(|()| request(name, arguments)))
 }

@@ -311,6 +311,12 @@ impl EventStream {
         }
     }
 
+    /// The next event that is more than a time to come back after.
+    pub fn next_after_retry(&mut self, limit: Duration) -> Option<Event> {
+        let event = self.next(limit)?;
+        if event.retry.is_some() && event.id.is_none() { self.next(limit) } else { Some(event) }
+    }
+
     /// The next message; what is not a message (comments, priming events) is passed over.
     pub fn next_message(&mut self, limit: Duration) -> Option<(Event, Value)> {
         let end = Instant::now() + limit;

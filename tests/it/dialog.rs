@@ -157,9 +157,13 @@ fn without_a_token_there_is_no_progress_and_scripts_are_heard_quickly() {
 
 #[test]
 fn the_stateless_revision_hears_log_messages_where_it_asks_for_them() {
-    let (_world, _gateway, instance) = start();
-    for (level, expected) in [(None, &[][..]), (Some("debug"), &["debug", "warning"]), (Some("error"), &[])] {
-        let mut message = call(json!(1), "talk__steps", json!({}), None);
+    let (world, _gateway, instance) = start();
+    let through = format!("{}__talk__steps", instance.short());
+    ways(&world, &instance);
+    let cases = [(None, &[][..]), (Some("debug"), &["debug", "warning"]), (Some("error"), &[])];
+    let places = [(instance.address, "talk__steps"), (world.gateway(), through.as_str())];
+    for ((level, expected), (address, name)) in cases.into_iter().flat_map(|case| places.map(|place| (case, place))) {
+        let mut message = call(json!(1), name, json!({}), None);
         message["params"]["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": {}});
         if let Some(level) = level {
@@ -170,15 +174,40 @@ fn the_stateless_revision_hears_log_messages_where_it_asks_for_them() {
             ("Content-Type", "application/json"),
             ("MCP-Protocol-Version", "2026-07-28"),
             ("Mcp-Method", "tools/call"),
-            ("Mcp-Name", "talk__steps"),
+            ("Mcp-Name", name),
         ];
-        let mut connection = Connection::open(instance.address).expect("a connection");
+        let mut connection = Connection::open(address).expect("a connection");
         let body = message.to_string();
         let reply = connection.request("POST", "/mcp", &headers, Some(body.as_bytes())).expect("a reply");
         assert_eq!(reply.message()["result"]["resultType"], "complete", "{}", reply.text());
         let messages = if reply.is_stream() { reply.messages() } else { Vec::new() };
         let levels: Vec<&str> = messages.iter().filter_map(|message| message["params"]["level"].as_str()).collect();
         assert_eq!(levels, expected);
+    }
+}
+
+#[test]
+fn a_session_hears_log_messages_of_the_level_that_it_set() {
+    let (world, _gateway, instance) = start();
+    let through = format!("{}__talk__steps", instance.short());
+    for (address, name) in [(instance.address, "talk__steps"), (world.gateway(), through.as_str())] {
+        let mut other = Session::open(address, R11);
+        until(PATIENCE, "the tool is listed", || other.tool_names().contains(&name.to_owned()));
+        let mut session = Session::open(address, R11);
+        assert!(session.server["capabilities"]["logging"].is_object());
+        let levels = |session: &mut Session| -> Vec<String> {
+            let reply = session.post(&call(json!(1), name, json!({}), None));
+            let messages = if reply.is_stream() { reply.messages() } else { Vec::new() };
+            messages.iter().filter_map(|message| Some(message["params"]["level"].as_str()?.to_owned())).collect()
+        };
+        for (level, expected) in [("debug", &["debug", "warning"][..]), ("warning", &["warning"]), ("error", &[])] {
+            assert_eq!(session.result("logging/setLevel", json!({"level": level})), json!({}));
+            assert_eq!(levels(&mut session), expected, "{level} at {address}");
+            assert_eq!(levels(&mut other), ["warning"], "a session of its own has a level of its own");
+        }
+        for params in [json!({"level": "loud"}), json!({"level": 7}), json!({})] {
+            assert_eq!(session.request("logging/setLevel", params)["error"]["code"], json!(-32602));
+        }
     }
 }
 

@@ -145,7 +145,7 @@ fn progress_is_relayed_before_the_answer() {
             "params": {"name": name, "arguments": {}, "_meta": {"progressToken": token, "kept": true}}});
         let mut stream = session.post_stream(&call).expect("a reply");
         assert_eq!(stream.header("content-type").map(|kind| kind.split(';').next()), Some(Some("text/event-stream")));
-        let first = stream.next(PATIENCE).expect("an event");
+        let first = stream.next_after_retry(PATIENCE).expect("an event");
         assert!(first.id.is_some(), "an event id before anything else: {first:?}");
         let mut messages = Vec::new();
         while let Some((_, message)) = stream.next_message(PATIENCE) {
@@ -491,7 +491,7 @@ fn a_silent_call_is_kept_open_by_comments() {
             let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
                 "params": {"name": tool, "arguments": {"note": note}}});
             let mut stream = Session::open(address, R06).post_stream(&call).expect("a stream within 20 s");
-            let primed = stream.next(PATIENCE).expect("an event with an id first");
+            let primed = stream.next_after_retry(PATIENCE).expect("an event with an id first");
             (primed.id.is_some(), stream.next(PATIENCE).is_some_and(|event| event.comment.is_some()))
         })
     });

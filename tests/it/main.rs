@@ -26,6 +26,7 @@ mod resume;
 mod security;
 mod skills;
 mod streams;
+mod subscribe;
 mod tidy;
 mod transcripts;
 
