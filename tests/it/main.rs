@@ -23,6 +23,7 @@ mod offer;
 mod protocol;
 mod registry;
 mod replicas;
+mod resume;
 mod security;
 mod skills;
 mod streams;
