@@ -84,6 +84,17 @@ pub const SSE_COMMENT_EVERY: Duration = Duration::from_secs(15);
 pub const SSE_RETRY: Duration = Duration::from_secs(4);
 /// Sessions ended by DELETE that are remembered, so that they get 404; the oldest is forgotten first.
 pub const ENDED_SESSIONS_MAX: usize = 4096;
+/// A client that lost the stream of its call has this time to come back for the rest; an answer is kept as long. Twice
+/// the tries of the SDKs, about 4 s apart (`SSE_RETRY`), and a reader that went unnoticed for `SSE_COMMENT_EVERY`.
+/// Beyond: the call is cancelled, the answer forgotten.
+pub const RESUME_TIME_MAX: Duration = Duration::from_secs(30);
+/// Events of one running call that are kept for that. Beyond: the oldest goes, the answer never.
+pub const TRAIL_EVENTS_MAX: usize = SSE_QUEUE_MAX;
+/// Bytes of the events that are kept, of all calls: some answers of the largest size. Beyond: the oldest ones of calls
+/// that have ended go, and of a running one all but the newest.
+pub const TRAILS_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
+/// Calls that have ended and whose events are kept. Beyond: the oldest are forgotten.
+pub const TRAILS_DONE_MAX: usize = 1024;
 /// Calls under way that can be cancelled; one more is served, but cannot be cancelled.
 pub const CALLS_TRACKED_MAX: usize = 8192;
 /// Sessions whose log level is remembered; the one that set it first is forgotten first, and has the default again.
@@ -220,6 +231,9 @@ pub const PROMPTS_MAX: usize = 2000;
 pub const RESOURCES_MAX: usize = 2000;
 /// Bytes of a published list of one of these. Beyond: the further ones are left out with a warning.
 pub const OFFER_LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a whole list of a gateway, which is not paged: most clients look at one page (docs/clients.md), and rmcp takes
+/// 16 MiB. Beyond: the last ones by type, instance and name are left out of the list; they can be called all the same.
+pub const LIST_BYTES_MAX: usize = RESULT_BYTES_MAX;
 /// Bytes of a published tool name (MCP 2025-11-25 allows 128 characters). Beyond: cut, and told apart by a hash.
 pub const TOOL_NAME_BYTES_MAX: usize = 128;
 /// Skills found below all search paths. Beyond: a warning, the rest is left out.
@@ -312,6 +326,7 @@ const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
 const _: () =
     assert!(VERSION_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX && ENTRY_NAME_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
+const _: () = assert!(RESUME_TIME_MAX.as_secs() > 2 * SSE_RETRY.as_secs() + SSE_COMMENT_EVERY.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());
 const _: () = assert!(POOL_IDLE_TIME_MAX.as_secs() < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(PIPE_LINE_BYTES_MAX < 4096 && PIPE_LINE_BYTES_MAX < LOG_LINE_BYTES_MAX);

@@ -5,6 +5,7 @@
 //! **Thread**: the connection's, or whichever the gateway itself waits on.
 
 use std::io;
+use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
@@ -27,6 +28,10 @@ pub trait Waiting {
     fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>>;
     /// An answer for the instance that has come.
     fn answer(&mut self) -> Option<Vec<u8>>;
+    /// Whoever waits does so no longer.
+    fn is_cancelled(&self) -> bool;
+    /// The instance will go on after this time; until then nobody need hold a connection.
+    fn release(&mut self, retry: Duration) -> io::Result<()>;
 }
 
 /// The gateway itself waits.
@@ -56,6 +61,14 @@ impl Waiting for NoClient {
 
     fn answer(&mut self) -> Option<Vec<u8>> {
         None
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    fn release(&mut self, _: Duration) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -106,6 +119,7 @@ impl Waiting for Client<'_, '_, '_> {
         match wake {
             Wake::Ready | Wake::Called => Ok(()),
             Wake::Tick => self.outlet.keep_alive(&mut self.progress).map_err(|_| UpstreamError::Cancelled),
+            Wake::WatchedGone if self.outlet.lose() => Ok(()),
             Wake::WatchedGone => Err(UpstreamError::Cancelled),
         }
     }
@@ -130,5 +144,13 @@ impl Waiting for Client<'_, '_, '_> {
 
     fn answer(&mut self) -> Option<Vec<u8>> {
         self.relayed.answer()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.ticket.is_cancelled()
+    }
+
+    fn release(&mut self, retry: Duration) -> io::Result<()> {
+        self.outlet.release(retry)
     }
 }

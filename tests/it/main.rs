@@ -23,6 +23,8 @@ mod names;
 mod offer;
 mod protocol;
 mod registry;
+mod replicas;
+mod resume;
 mod security;
 mod skills;
 mod streams;

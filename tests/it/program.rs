@@ -39,6 +39,7 @@ pub struct Start {
     /// Another than that of the world.
     gateway_port: Option<u16>,
     descriptors: Option<u32>,
+    host: Option<Ipv4Addr>,
     /// What comes before the program's own arguments: other programs that run it, itself last.
     through: Vec<String>,
     sockets: Vec<OwnedFd>,
@@ -72,17 +73,22 @@ impl World {
     }
 
     pub fn gateway(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.gateway_port))
+        self.gateway_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The gateway port of another address: what is another host elsewhere is another loopback address here.
+    pub fn gateway_at(&self, host: Ipv4Addr) -> SocketAddr {
+        SocketAddr::from((host, self.gateway_port))
     }
 
     /// A process that is ready: registered, its own port answers `/readyz`, and somebody serves the gateway port.
     #[track_caller]
     pub fn start(&self, start: Start) -> Program {
-        let competes = !start.no_gateway;
+        let gateway = (!start.no_gateway).then(|| self.gateway_at(start.host.unwrap_or(Ipv4Addr::LOCALHOST)));
         let mut program = self.launch(start);
         program.wait_ready();
-        if competes {
-            until(PATIENCE, "a gateway answers", || client::status(self.gateway(), "/health") == Some(200));
+        if let Some(gateway) = gateway {
+            until(PATIENCE, "a gateway answers", || client::status(gateway, "/health") == Some(200));
         }
         program
     }
@@ -110,6 +116,7 @@ impl World {
         };
         command.args(["--registry-dir".into(), self.registry()]);
         command.args(["--instance-id", &instance_id, "--gateway-port", &port.to_string()]);
+        command.args(start.host.iter().flat_map(|host| ["--host".to_owned(), host.to_string()]));
         command.args(&start.args).envs(start.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // They come as standard input and output; the shell of `with_sockets` moves them.
@@ -118,7 +125,7 @@ impl World {
         sockets.next().map(|socket| command.stdout(socket));
         let mut child = command.spawn().expect("the built program starts");
         let stderr = keep_stderr(&mut child);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let address = SocketAddr::from((start.host.unwrap_or(Ipv4Addr::LOCALHOST), 0));
         Program { child, stderr, entry_file, instance_id, address }
     }
 
@@ -225,6 +232,12 @@ impl Start {
         let script = format!("{moved}; LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names} exec \"$0\" \"$@\"");
         self.sockets = sockets;
         self.through(&["sh", "-c", &script, PROGRAM])
+    }
+
+    /// Bound to this address, both ports.
+    pub fn host(mut self, host: Ipv4Addr) -> Start {
+        self.host = Some(host);
+        self
     }
 
     /// A plain instance that never competes for the gateway port.
