@@ -130,12 +130,15 @@ impl Work for State {
     type Message = Nudge;
 
     fn receive(&mut self, Nudge(after): Nudge) {
-        self.look();
+        // Nobody who waits for the view waits for files to be removed.
+        let (_, prunes) = self.look();
         after();
+        self.prune(&prunes);
     }
 
     fn tick(&mut self) -> Duration {
-        let pause = self.look();
+        let (pause, prunes) = self.look();
+        self.prune(&prunes);
         // So that processes started together do not scan together for ever.
         let share =
             if self.has_ticked { 1.0 } else { f64::from(u32::from_le_bytes(os::random_bytes())) / 2f64.powi(32) };
@@ -161,8 +164,8 @@ impl State {
         }
     }
 
-    /// One scan and what follows from it; the pause until the next.
-    fn look(&mut self) -> Duration {
+    /// One scan; the pause until the next, and whose files can be removed.
+    fn look(&mut self) -> (Duration, Vec<Prune>) {
         let moment = Moment { now: Instant::now(), wall: os::wall_clock() };
         let scanned = self.store.scan(&mut self.cache);
         metrics::REGISTRY_SCAN.record(moment.now.elapsed());
@@ -175,13 +178,12 @@ impl State {
                 }
                 self.pauses.succeeded();
                 self.tell(view);
-                self.prune(&prunes);
-                SCAN_EVERY
+                (SCAN_EVERY, prunes)
             }
             Err(error) => {
                 metrics::REGISTRY_ERRORS.record(RegistryError::Read);
                 self.tell_error(&error, moment.now);
-                self.pauses.failed()
+                (self.pauses.failed(), Vec::new())
             }
         }
     }
