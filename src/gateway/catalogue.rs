@@ -198,7 +198,12 @@ impl Work for Builder {
     fn receive(&mut self, order: Order) {
         match order {
             Order::View(view) => {
+                let is_news = !self.shows_the_same(&view);
                 self.view = Some(view);
+                // Such as the death of one that is hidden: lists that are held shall not wait for it.
+                if !is_news {
+                    return;
+                }
                 self.read_tools();
             }
             Order::Hide { instance_id } => self.hide(&instance_id),
@@ -255,6 +260,16 @@ impl Builder {
     fn shown<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Arc<Instance>> {
         let hidden = self.hidden.as_ref().map(|(key, _)| key.clone());
         view.instances.iter().filter(move |instance| hidden.as_ref().is_none_or(|hidden| key_of(instance) != *hidden))
+    }
+
+    fn shows_the_same(&self, view: &View) -> bool {
+        let Some(before) = &self.view else { return false };
+        let same = |(one, other): (&Arc<Instance>, &Arc<Instance>)| {
+            one.origin == other.origin && one.entry.says_the_same(&other.entry)
+        };
+        before.complete == view.complete
+            && self.shown(before).count() == self.shown(view).count()
+            && self.shown(before).zip(self.shown(view)).all(same)
     }
 
     fn take_fetched(&mut self, key: &Key, offered: Option<Offered>) {
