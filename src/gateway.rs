@@ -5,6 +5,7 @@
 //! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
 
 pub mod catalogue;
+pub mod fan_out;
 pub mod followers;
 pub mod link;
 pub mod meta;
@@ -15,6 +16,7 @@ pub mod receive;
 pub mod relayed;
 pub mod rewrite;
 pub mod snapshot;
+pub mod tasks;
 pub mod upstream;
 pub mod upstream_error;
 pub mod waiting;
@@ -43,6 +45,7 @@ use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Mirror;
+use crate::mcp::tasks::TaskSupport;
 use crate::metrics::Route;
 use crate::registry::Instance;
 use crate::session::State;
@@ -95,6 +98,11 @@ impl Service for GatewayService {
                 let answer = route.upstream.call(&route.name, call, call.deadline, outlet)?;
                 Ok(with_published_uris(answer, &route.upstream.instance))
             }
+            CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
+                let snapshot =
+                    self.warm_if(|snapshot| snapshot.members.iter().any(|member| call.name.starts_with(member.id())));
+                tasks::serve(&snapshot, call, outlet)
+            }
         }
     }
 
@@ -108,6 +116,10 @@ impl Service for GatewayService {
 
     fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {
         self.catalogue.now().tool(tool)?.mirror.clone()
+    }
+
+    fn list_tasks(&self, owner: &str, cursor: Option<&str>, deadline: Deadline) -> Answer {
+        tasks::list(&self.warm_if(|_| false), owner, cursor, deadline)
     }
 
     fn instructions(&self) -> &str {
@@ -124,7 +136,13 @@ impl GatewayService {
             return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
         }
         let snapshot = self.warm_if(|snapshot| snapshot.tool(&call.name).is_some());
-        if let Some(route) = snapshot.tool(&call.name) {
+        let found = snapshot.tool(&call.name);
+        let as_task =
+            call.tasks.decide(found.map_or(TaskSupport::Forbidden, |route| route.task_support), &call.name)?;
+        if let Some(route) = found.filter(|_| as_task) {
+            return tasks::begin(route, call, deadline(route, call), outlet);
+        }
+        if let Some(route) = found {
             return route.upstream.call(&route.name, call, deadline(route, call), outlet);
         }
         // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
