@@ -231,7 +231,7 @@ impl Endpoint {
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         if let Some(listed) = Listed::of_method(method) {
-            return self.list(listed, session.revision, params);
+            return self.list(listed, Some(session.revision), params);
         }
         match method {
             "ping" => Ok(Payload::Owned(b"{}".to_vec())),
@@ -254,7 +254,7 @@ impl Endpoint {
         }
     }
 
-    fn list(&self, listed: Listed, revision: Revision, params: Option<&RawValue>) -> Answer {
+    fn list(&self, listed: Listed, revision: Option<Revision>, params: Option<&RawValue>) -> Answer {
         let params: PaginatedParams = params::read(params)?;
         if params.cursor.is_some() {
             return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());

@@ -74,7 +74,7 @@ impl Service for GatewayService {
         self.catalogue.now().state
     }
 
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject> {
         match self.catalogue.warm() {
             Ok(snapshot) => Ok(snapshot.list(listed, revision)),
             Err(_) => Err(ErrorObject::new(

@@ -107,7 +107,7 @@ impl Service for InstanceService {
         self.lists().state
     }
 
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject> {
         let lists = self.lists();
         let list = match listed {
             Listed::Tools => &lists.tools,

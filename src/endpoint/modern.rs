@@ -174,7 +174,7 @@ impl Endpoint {
             "tasks/get" | "tasks/update" | "tasks/cancel" => (self.modern_call(method, params, &mut outlet), false),
             "resources/read" => (self.modern_call(method, params, &mut outlet), true),
             _ => match Listed::of_method(method) {
-                Some(listed) => (self.list(listed, Revision::NEWEST, params), true),
+                Some(listed) => (self.list(listed, None, params), true),
                 None => {
                     let text = format!("method not found: {method}; server/discover tells what {MODERN} has here");
                     let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));

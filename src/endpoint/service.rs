@@ -26,8 +26,8 @@ pub trait Service: Send + Sync + 'static {
     /// Marks of the lists as they are now.
     fn state(&self) -> State;
 
-    /// The result of a list method, encoded.
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject>;
+    /// The result of a list method, encoded; no revision is 2026-07-28.
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject>;
 
     /// Runs a tool, fills in a prompt, reads a resource or completes an argument, and waits for the result.
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;

@@ -94,7 +94,7 @@ impl Snapshot {
     }
 
     /// A list, encoded.
-    pub fn list(&self, listed: Listed, revision: Revision) -> Arc<[u8]> {
+    pub fn list(&self, listed: Listed, revision: Option<Revision>) -> Arc<[u8]> {
         match listed {
             Listed::Tools => &self.lists.tools,
             Listed::Prompts => &self.lists.prompts,
@@ -169,7 +169,7 @@ impl Snapshot {
 
 impl Lists {
     fn state(&self) -> State {
-        let mark = |list: &ListResult| fnv64(&list.bytes(Revision::NEWEST)) as u32;
+        let mark = |list: &ListResult| fnv64(&list.bytes(Some(Revision::NEWEST))) as u32;
         State {
             tools: mark(&self.tools),
             prompts: mark(&self.prompts),

@@ -46,15 +46,22 @@ impl Listed {
 #[derive(Clone)]
 pub struct ListResult {
     by_revision: [Arc<[u8]>; Revision::ALL.len()],
+    /// For 2026-07-28.
+    modern: Arc<[u8]>,
 }
 
 impl ListResult {
     pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
-        ListResult { by_revision: Revision::ALL.map(|revision| encode_list(listed, objects, revision).into()) }
+        let by_revision = Revision::ALL.map(|revision| encode_list(listed, objects, Some(revision)).into());
+        let newest: &Arc<[u8]> = &by_revision[Revision::NEWEST as usize];
+        let differs = objects.iter().any(|object| object.contains_key(GONE_MEMBER));
+        let modern = if differs { encode_list(listed, objects, None).into() } else { Arc::clone(newest) };
+        ListResult { by_revision, modern }
     }
 
-    pub fn bytes(&self, revision: Revision) -> Arc<[u8]> {
-        Arc::clone(&self.by_revision[revision as usize])
+    /// `None` is 2026-07-28.
+    pub fn bytes(&self, revision: Option<Revision>) -> Arc<[u8]> {
+        Arc::clone(revision.map_or(&self.modern, |revision| &self.by_revision[revision as usize]))
     }
 }
 
@@ -66,8 +73,14 @@ const LATER_MEMBERS: [(&str, Revision); 4] = [
     ("execution", Revision::R2025_11_25),
 ];
 
-fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Vec<u8> {
-    let is_known = |member: &str| LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since);
+/// A member that went with 2026-07-28.
+const GONE_MEMBER: &str = "execution";
+
+fn encode_list(listed: Listed, objects: &[&RawObject], revision: Option<Revision>) -> Vec<u8> {
+    let is_known = |member: &str| match revision {
+        Some(revision) => LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since),
+        None => member != GONE_MEMBER,
+    };
     let known = |object: &&RawObject| -> RawObject {
         object
             .iter()
@@ -77,4 +90,27 @@ fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Ve
     };
     let array = jsonrpc::to_bytes(&objects.iter().map(known).collect::<Vec<_>>());
     [br#"{""#, listed.member().as_bytes(), br#"":"#, array.as_slice(), b"}"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_revision_gets_what_it_knows() {
+        let tool = r#"{"name":"t","title":"T","execution":{"taskSupport":"optional"},"icons":[]}"#;
+        let tool: RawObject = serde_json::from_str(tool).expect("it is an object");
+        let list = ListResult::encode(Listed::Tools, &[&tool]);
+        for (revision, expected) in [
+            (Some(Revision::R2025_03_26), r#"{"tools":[{"name":"t"}]}"#),
+            (Some(Revision::R2025_06_18), r#"{"tools":[{"name":"t","title":"T"}]}"#),
+            (
+                Some(Revision::R2025_11_25),
+                r#"{"tools":[{"execution":{"taskSupport":"optional"},"icons":[],"name":"t","title":"T"}]}"#,
+            ),
+            (None, r#"{"tools":[{"icons":[],"name":"t","title":"T"}]}"#),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&list.bytes(revision)), expected);
+        }
+    }
 }

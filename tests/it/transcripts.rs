@@ -2,10 +2,12 @@
 //!
 //! A file of `tests/transcripts/` is a list of exchanges. Lines that begin with `>` are sent, lines that begin with
 //! `<` must come back; `#` begins a comment. The first line of a request names the port it goes to:
-//! `> gateway POST /mcp`. What differs from run to run is masked: `<session>`, `<event>`, `<port>`, `<short>`.
-//! `{session}` in a request is the id that the exchange before it got, `{short}` begins the names of the instance's tools.
+//! `> gateway POST /mcp`. What differs from run to run is masked: `<session>`, `<event>`, `<port>`, `<short>`,
+//! `<task>`, `<time>`.
+//! `{session}` in a request is the id that the exchange before it got, `{task}` that of the task begun last, `{short}` begins the names of the instance's tools.
 //! `UPDATE=1 cargo test --test it transcripts` rewrites what came back.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +35,7 @@ struct Player {
     world: World,
     instance: Program,
     session: String,
+    task: RefCell<String>,
 }
 
 #[test]
@@ -65,7 +68,7 @@ impl Player {
         let tool = format!("{}__probe_tools__echo", instance.short());
         let mut session = Session::open(world.gateway(), R06);
         until(PATIENCE, "the tool is listed", || session.tool_names().contains(&tool));
-        Player { world, instance, session: String::new() }
+        Player { world, instance, session: String::new(), task: RefCell::default() }
     }
 
     fn play(&mut self, text: &str) -> String {
@@ -160,6 +163,14 @@ impl Player {
     }
 
     fn mask(&self, line: &str) -> String {
+        if let Some((start, id)) = line.split_once("\"taskId\": \"") {
+            let id = id.split('"').next().unwrap_or_default();
+            self.task.replace(id.to_owned());
+            return format!("{start}\"taskId\": \"<task>\"{}", if line.ends_with(',') { "," } else { "" });
+        }
+        if let Some((start, _)) = line.split_once("At\": \"") {
+            return format!("{start}At\": \"<time>\"{}", if line.ends_with(',') { "," } else { "" });
+        }
         let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
         let masks: BTreeMap<String, &str> = [
             (self.instance.instance_id.clone(), "<instance>"),
@@ -176,7 +187,9 @@ impl Player {
     }
 
     fn fill(&self, line: &str) -> String {
-        line.replace("{session}", &self.session).replace("{short}", self.instance.short())
+        line.replace("{session}", &self.session)
+            .replace("{task}", &self.task.borrow())
+            .replace("{short}", self.instance.short())
     }
 }
 
