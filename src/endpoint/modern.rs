@@ -33,7 +33,7 @@ use crate::limits::SSE_COMMENT_EVERY;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
 use crate::mcp::params::SubscribeParams;
-use crate::mcp::tasks::{MISSING_CLIENT_CAPABILITY, TaskUse, extension_missing};
+use crate::mcp::tasks::{TaskUse, extension_missing};
 use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
 
@@ -326,15 +326,6 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
     Ok(())
 }
 
-/// Whether an error is the one that has a status of its own.
-fn is_missing_capability(error: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Coded {
-        code: i64,
-    }
-    serde_json::from_slice::<Coded>(error).is_ok_and(|error| error.code == i64::from(MISSING_CLIENT_CAPABILITY))
-}
-
 /// All that we speak, newest first.
 fn supported_versions() -> Vec<&'static str> {
     std::iter::once(MODERN).chain(Revision::ALL.iter().rev().map(|revision| revision.as_str())).collect()
@@ -391,7 +382,7 @@ fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cach
             outlet.finish(200, &[head, id.text().as_bytes(), mark, comma, members, b"}"])
         }
         Err(Failure::Error(error)) => {
-            let status = if is_missing_capability(error.as_bytes()) { 400 } else { 200 };
+            let status = if tasks::is_missing_capability(error.as_bytes()) { 400 } else { 200 };
             outlet.finish(status, &[head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"])
         }
         // Its client is gone: nothing more may be sent.

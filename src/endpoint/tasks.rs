@@ -3,6 +3,7 @@
 //! **Invariant**: a task's owner is a mark of the session that began it, from which nobody can tell the session.
 //! **Thread**: the connection's.
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -13,14 +14,14 @@ use crate::hash::secret_mark;
 use crate::jsonrpc::ErrorObject;
 use crate::limits::FAN_OUT_TIME_MAX;
 use crate::mcp::params::{CallMeta, PaginatedParams};
-use crate::mcp::tasks::{EXTENSION, TaskParams, TaskUse, declares_extension};
+use crate::mcp::tasks::{EXTENSION, MISSING_CLIENT_CAPABILITY, TaskParams, TaskUse, declares_extension};
 use crate::mcp::{ClientCapabilities, Revision};
 use crate::session::Session;
 
 impl Endpoint {
     /// `tasks/list`.
     pub(super) fn list_tasks(&self, session: Session, params: Option<&RawValue>) -> Answer {
-        #[derive(serde::Deserialize)]
+        #[derive(Deserialize)]
         struct WithMeta<'a> {
             #[serde(borrow, rename = "_meta")]
             meta: Option<CallMeta<'a>>,
@@ -68,4 +69,13 @@ pub fn with_core(mut capabilities: Value, revision: Revision) -> Value {
 pub fn with_extension(mut capabilities: Value) -> Value {
     capabilities["extensions"] = json!({EXTENSION: {}});
     capabilities
+}
+
+/// Whether an error is the one that has a status of its own.
+pub fn is_missing_capability(error: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Coded {
+        code: i64,
+    }
+    serde_json::from_slice::<Coded>(error).is_ok_and(|error| error.code == i64::from(MISSING_CLIENT_CAPABILITY))
 }

@@ -1,10 +1,13 @@
 //! Lists of tools, prompts and resources as results, encoded once for each revision.
 //!
 //! **Invariant**: a server sends no member that a revision does not know.
+//! **Bounds**: `LIST_BYTES_MAX`; what comes after is left out.
+//! Left out on purpose: pages (`docs/architecture.md`, protocol).
 
 use std::sync::Arc;
 
 use crate::jsonrpc;
+use crate::limits::LIST_BYTES_MAX;
 use crate::mcp::{RawObject, Revision};
 
 /// What a server lists, each kind with a method of its own.
@@ -48,15 +51,19 @@ pub struct ListResult {
     by_revision: [Arc<[u8]>; Revision::ALL.len()],
     /// For 2026-07-28.
     modern: Arc<[u8]>,
+    /// Objects that have no place in it.
+    pub left_out: usize,
 }
 
 impl ListResult {
     pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
-        let by_revision = Revision::ALL.map(|revision| encode_list(listed, objects, Some(revision)).into());
+        // The same ones in every revision, of which the newest has the longest text.
+        let (shown, beyond) = objects.split_at(count_that_fits(objects));
+        let by_revision = Revision::ALL.map(|revision| encode_list(listed, shown, Some(revision)).into());
         let newest: &Arc<[u8]> = &by_revision[Revision::NEWEST as usize];
-        let differs = objects.iter().any(|object| object.contains_key(GONE_MEMBER));
-        let modern = if differs { encode_list(listed, objects, None).into() } else { Arc::clone(newest) };
-        ListResult { by_revision, modern }
+        let differs = shown.iter().any(|object| object.contains_key(GONE_MEMBER));
+        let modern = if differs { encode_list(listed, shown, None).into() } else { Arc::clone(newest) };
+        ListResult { by_revision, modern, left_out: beyond.len() }
     }
 
     /// `None` is 2026-07-28.
@@ -72,6 +79,19 @@ const LATER_MEMBERS: [(&str, Revision); 4] = [
     ("icons", Revision::R2025_11_25),
     ("execution", Revision::R2025_11_25),
 ];
+
+/// How many objects from the first on make a list of at most `LIST_BYTES_MAX`.
+fn count_that_fits(objects: &[&RawObject]) -> usize {
+    let mut left = LIST_BYTES_MAX;
+    let fits = |object: &&&RawObject| {
+        // Quotes, colon and comma of each member; braces and the comma after them.
+        let bytes: usize = object.iter().map(|(member, value)| member.len() + value.get().len() + 4).sum::<usize>() + 3;
+        let has_place = bytes <= left;
+        left = left.saturating_sub(bytes);
+        has_place
+    };
+    objects.iter().take_while(fits).count()
+}
 
 /// A member that went with 2026-07-28.
 const GONE_MEMBER: &str = "execution";
@@ -112,5 +132,29 @@ mod tests {
         ] {
             assert_eq!(String::from_utf8_lossy(&list.bytes(revision)), expected);
         }
+    }
+
+    #[test]
+    fn what_has_no_place_is_left_out_from_the_end() {
+        let object = |name: &str, bytes: usize| -> RawObject {
+            let text = format!(r#"{{"name":"{name}","title":"{}"}}"#, "x".repeat(bytes));
+            serde_json::from_str(&text).expect("an object")
+        };
+        let objects = [object("a", 9 << 20), object("b", 6 << 20), object("c", 6 << 20), object("d", 1)];
+        let names = |list: &ListResult, revision| {
+            let bytes = list.bytes(revision);
+            assert!(bytes.len() <= LIST_BYTES_MAX + 64, "{}", bytes.len());
+            ["a", "b", "c", "d"].map(|name| {
+                let text = format!(r#""name":"{name}""#);
+                bytes.windows(text.len()).any(|window| window == text.as_bytes())
+            })
+        };
+        let list = ListResult::encode(Listed::Tools, &objects.iter().collect::<Vec<_>>());
+        assert_eq!(list.left_out, 2);
+        for revision in Revision::ALL {
+            assert_eq!(names(&list, Some(revision)), [true, true, false, false], "{}", revision.as_str());
+        }
+        let list = ListResult::encode(Listed::Tools, &objects[..2].iter().collect::<Vec<_>>());
+        assert_eq!((list.left_out, names(&list, None)), (0, [true, true, false, false]));
     }
 }
