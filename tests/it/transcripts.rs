@@ -88,6 +88,8 @@ fn every_method_is_in_a_transcript_of_every_revision() {
     let called = ["tools/call", "prompts/get", "resources/read", "completion/complete"];
     let sessions = ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
     let stateless = ["server/discover", "subscriptions/listen"];
+    let core_tasks = ["tasks/get", "tasks/result", "tasks/list", "tasks/cancel"];
+    let extension_tasks = ["tasks/get", "tasks/update", "tasks/cancel"];
     let told = ["notifications/initialized", "notifications/cancelled", "notifications/roots/list_changed"];
     let heard = ["notifications/progress", "notifications/message"];
     let asked = ["roots/list", "sampling/createMessage", "elicitation/create"];
@@ -101,6 +103,11 @@ fn every_method_is_in_a_transcript_of_every_revision() {
             let mut wanted = [&listed[..], &called, &sessions, &stateless, &heard].concat();
             if revision != "2026-07-28" {
                 wanted.extend([&told[..], &asked].concat());
+            }
+            match revision {
+                R11 => wanted.extend(core_tasks),
+                "2026-07-28" => wanted.extend(extension_tasks),
+                _ => {}
             }
             let is_there = |method: &str| {
                 // As it is sent, and as it is shown when it came.
