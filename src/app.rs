@@ -35,7 +35,7 @@ use crate::gateway::{GatewayService, GatewaySite};
 use crate::heartbeat::Heartbeat;
 use crate::http::server::Server;
 use crate::hub::Hub;
-use crate::instance::state_of;
+use crate::instance::{InstanceService, state_of};
 use crate::limits::{SEEN_TO_BE_GONE_AFTER, TAKEOVER_LOOK_MAX};
 use crate::logging::{self, Quoted};
 use crate::os::{self, Signal};
@@ -45,6 +45,7 @@ use crate::scanner::{Scanner, Settings};
 use crate::session::State;
 use crate::skills::{Skills, child};
 use crate::status::{Check, Status};
+use crate::tasks::TaskTable;
 use crate::version::Version;
 use crate::worker;
 
@@ -82,6 +83,7 @@ struct App {
     scanner: Arc<Scanner>,
     catalogue: Arc<Catalogue>,
     gateway_hub: Arc<Hub>,
+    tasks: TaskTable,
     election: Option<Arc<Election>>,
     /// The server of a gateway port that was handed over, while it is drained.
     former: Former,
@@ -99,10 +101,12 @@ impl App {
         // The instance: skills and their port.
         let slot = HeartbeatSlot::default();
         let instance_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
+        let tasks = TaskTable::default();
         let skills = Arc::new(parts::start_skills(&config, parts::publisher(&slot, &instance_hub))?);
         instance_hub.publish(state_of(&skills.offer()));
+        let service = InstanceService::new(Arc::clone(&skills), tasks.clone());
         let instance =
-            parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot, given.instance)?;
+            parts::serve_instance(&config, &access, &draining, service, &instance_hub, &slot, given.instance)?;
         let address = instance.address();
         if !probe::answers(address) {
             return Err(AppError::NoAnswer(address));
@@ -137,6 +141,7 @@ impl App {
             scanner,
             catalogue,
             gateway_hub,
+            tasks,
             election,
             former: Former::default(),
         };
@@ -325,7 +330,9 @@ impl App {
         let former_drained = former.is_none_or(|server| server.drain(deadline));
         std::thread::sleep(seen_to_be_gone.left().min(deadline.left()));
         self.instance.stop_accepting();
-        let drained = self.instance.drain(deadline) && gateway_drained && former_drained;
+        // Tasks have their time too, though only those who wait for them hear of the end.
+        let instance_drained = self.instance.drain(deadline) && self.tasks.drain(deadline);
+        let drained = instance_drained && gateway_drained && former_drained;
         // Nobody waits for what still runs.
         child::end_all();
         // Nobody asks any more: what served the answers can go.

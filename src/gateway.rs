@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod current;
+pub mod fan_out;
 pub mod followers;
 pub mod handover;
 pub mod link;
@@ -17,6 +18,7 @@ pub mod receive;
 pub mod relayed;
 pub mod rewrite;
 pub mod snapshot;
+pub mod tasks;
 pub mod upstream;
 pub mod upstream_error;
 pub mod waiting;
@@ -46,6 +48,7 @@ use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Mirror;
+use crate::mcp::tasks::TaskSupport;
 use crate::metrics::Route;
 use crate::registry::Instance;
 use crate::session::State;
@@ -75,7 +78,11 @@ impl Service for GatewayService {
         self.catalogue.now().state
     }
 
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+    fn settled(&self) -> State {
+        self.catalogue.settled().state
+    }
+
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject> {
         match self.catalogue.warm() {
             Ok(snapshot) => Ok(snapshot.list(listed, revision)),
             Err(_) => Err(ErrorObject::new(
@@ -103,6 +110,11 @@ impl Service for GatewayService {
                     cancelled => cancelled,
                 }
             }
+            CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
+                let snapshot =
+                    self.warm_if(|snapshot| snapshot.members.iter().any(|member| call.name.starts_with(member.id())));
+                tasks::serve(&snapshot, call, outlet)
+            }
         }
     }
 
@@ -116,6 +128,10 @@ impl Service for GatewayService {
 
     fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {
         self.catalogue.now().tool(tool)?.mirror.clone()
+    }
+
+    fn list_tasks(&self, owner: &str, cursor: Option<&str>, deadline: Deadline) -> Answer {
+        tasks::list(&self.warm_if(|_| false), owner, cursor, deadline)
     }
 
     fn instructions(&self) -> &str {
@@ -132,7 +148,13 @@ impl GatewayService {
             return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
         }
         let snapshot = self.warm_if(|snapshot| snapshot.tool(&call.name).is_some());
-        if let Some(route) = snapshot.tool(&call.name) {
+        let found = snapshot.tool(&call.name);
+        let as_task =
+            call.tasks.decide(found.map_or(TaskSupport::Forbidden, |route| route.task_support), &call.name)?;
+        if let Some(route) = found.filter(|_| as_task) {
+            return tasks::begin(route, call, deadline(route, call), outlet);
+        }
+        if let Some(route) = found {
             return route.upstream.call(&route.name, call, deadline(route, call), outlet);
         }
         // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.

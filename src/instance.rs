@@ -23,6 +23,7 @@ use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::{ListResult, Listed};
 use crate::mcp::mirror::Mirror;
 use crate::mcp::params::{CompleteArgument, CompleteParams};
+use crate::mcp::tasks::TaskSupport;
 use crate::mcp::{RawObject, Revision, Tool};
 use crate::metrics::Route;
 use crate::session::State;
@@ -33,8 +34,11 @@ use crate::skills::set::SkillTool;
 use crate::skills::tools::skill_tools;
 use crate::status::Status;
 use crate::talk::Talk;
+use crate::tasks::TaskTable;
+use crate::tasks::serve::TaskService;
 
 pub struct InstanceService {
+    tasks: TaskService,
     skills: Arc<Skills>,
     lists: Mutex<Arc<Lists>>,
 }
@@ -59,9 +63,9 @@ const INSTRUCTIONS: &str = "This server runs the skills of one application. list
     there is; load_skill turns a skill into tools.";
 
 impl InstanceService {
-    pub fn new(skills: Arc<Skills>) -> InstanceService {
+    pub fn new(skills: Arc<Skills>, tasks: TaskTable) -> InstanceService {
         let lists = Mutex::new(Arc::new(Lists::of(skills.offer())));
-        InstanceService { skills, lists }
+        InstanceService { tasks: TaskService { skills: Arc::clone(&skills), table: tasks }, skills, lists }
     }
 
     /// The lists as they are now.
@@ -103,7 +107,7 @@ impl Service for InstanceService {
         self.lists().state
     }
 
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject> {
         let lists = self.lists();
         let list = match listed {
             Listed::Tools => &lists.tools,
@@ -118,6 +122,9 @@ impl Service for InstanceService {
         let offer = || self.skills.offer();
         let result = match call.method {
             CallMethod::CallTool => return self.call_tool(call, outlet),
+            CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
+                return self.tasks.serve(call, outlet);
+            }
             CallMethod::GetPrompt => offer().prompts.get(&call.name, &arguments(call)?)?,
             CallMethod::ReadResource => offer().resources.read(&call.name)?,
             CallMethod::CompletePrompt => {
@@ -141,6 +148,10 @@ impl Service for InstanceService {
         self.skills.tools().find(tool)?.mirror.clone()
     }
 
+    fn list_tasks(&self, owner: &str, cursor: Option<&str>, _: Deadline) -> Answer {
+        self.tasks.list(owner, cursor)
+    }
+
     fn instructions(&self) -> &str {
         INSTRUCTIONS
     }
@@ -149,7 +160,14 @@ impl Service for InstanceService {
 impl InstanceService {
     fn call_tool(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         let arguments = call.arguments.unwrap_or("{}");
-        if let Some(tool) = self.skills.tools().find(&call.name) {
+        let tools = self.skills.tools();
+        let found = tools.find(&call.name);
+        if call.tasks.decide(found.map_or(TaskSupport::Forbidden, |tool| tool.task_support), &call.name)?
+            && let Some(tool) = found
+        {
+            return self.tasks.begin(tool, call, outlet);
+        }
+        if let Some(tool) = found {
             return self.run(tool, arguments, call, outlet);
         }
         match self.skills.call_skill_tool(&call.name, &self::arguments(call)?) {

@@ -8,6 +8,7 @@
 pub mod lists;
 pub mod mirror;
 pub mod params;
+pub mod tasks;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::jsonrpc;
+use crate::mcp::tasks::ToolExecution;
 
 /// A revision of the protocol that takes part in the `initialize` handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +54,11 @@ impl Revision {
     /// JSON-RPC batches came with 2025-03-26 and went with 2025-06-18.
     pub fn has_batches(self) -> bool {
         self == Revision::R2025_03_26
+    }
+
+    /// Tasks came with 2025-11-25.
+    pub fn has_tasks(self) -> bool {
+        self >= Revision::R2025_11_25
     }
 
     /// `MCP-Protocol-Version` is checked from 2025-06-18 on.
@@ -129,6 +136,8 @@ pub struct Tool {
     pub output_schema: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<ToolAnnotations>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<ToolExecution>,
     #[serde(rename = "_meta", default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<Map<String, Value>>,
 }

@@ -130,19 +130,18 @@ pub fn serve_instance(
     config: &Config,
     access: &Arc<Access>,
     draining: &Arc<AtomicBool>,
-    skills: &Arc<Skills>,
+    service: InstanceService,
     hub: &Arc<Hub>,
     heartbeat: &HeartbeatSlot,
     given: Option<TcpListener>,
 ) -> Result<Server, AppError> {
-    let service = Arc::new(InstanceService::new(Arc::clone(skills)));
     let heartbeat = Arc::clone(heartbeat);
     let registered: Check = (
         "registered",
         Box::new(move || heartbeat.get().map_or(Err("not registered yet".to_owned()), |heartbeat| heartbeat.health())),
     );
     let site = InstanceSite {
-        endpoint: Endpoint::new(service, Arc::clone(hub), config.server_name.clone(), config.call_timeout),
+        endpoint: Endpoint::new(Arc::new(service), Arc::clone(hub), config.server_name.clone(), config.call_timeout),
         status: Status::new(vec![registered], Arc::clone(draining)),
     };
     let address = SocketAddr::new(config.host, config.mcp_port);

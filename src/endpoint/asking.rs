@@ -99,11 +99,8 @@ impl<'t> Questions<'t> {
 
     /// The request to be written to the client, and the number under which `answer` will give its answer.
     pub fn begin(&mut self, method: &str, params: &str) -> Result<(u64, Vec<u8>), ErrorObject> {
-        // Read for half characters too, which clients could not read.
-        let value: Value = serde_json::from_str(params)
-            .map_err(|error| ErrorObject::invalid_params(format!("these params cannot be read: {error}")))?;
-        let offers = |asker: &Asker<'t>| offers(asker.client, method, &value);
-        let asker = self.asker.filter(offers).ok_or_else(|| not_offered(method))?;
+        check(self.asker.map(|asker| asker.client), method, params)?;
+        let asker = self.asker.ok_or_else(|| not_offered(method))?;
         let failed = |error: io::Error| ErrorObject::new(INTERNAL_ERROR, format!("no question can be asked: {error}"));
         let inbox = match &mut self.inbox {
             Some(inbox) => inbox,
@@ -172,6 +169,14 @@ impl Inbox {
         rustix::io::ioctl_fionbio(&waker, true)?;
         Ok(Inbox { sender: answers.0, answers: answers.1, wake, waker: Arc::new(waker), open: Vec::new() })
     }
+}
+
+/// Whether a client can be asked this; `None`: there is no client.
+pub fn check(client: Option<ClientCapabilities>, method: &str, params: &str) -> Result<(), ErrorObject> {
+    // Read for half characters too, which clients could not read.
+    let value: Value = serde_json::from_str(params)
+        .map_err(|error| ErrorObject::invalid_params(format!("these params cannot be read: {error}")))?;
+    client.filter(|client| offers(*client, method, &value)).map(drop).ok_or_else(|| not_offered(method))
 }
 
 /// Whether a client said that it answers such a question. Elicitation by URL and sampling with tools are capabilities of

@@ -23,7 +23,7 @@ use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
 use crate::endpoint::params::{read, read_call};
 use crate::endpoint::service::{Answer, Failure, Payload};
-use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, too_many_streams};
+use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks, too_many_streams};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::http::sse;
@@ -33,6 +33,7 @@ use crate::limits::SSE_COMMENT_EVERY;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
 use crate::mcp::params::SubscribeParams;
+use crate::mcp::tasks::{TaskUse, extension_missing};
 use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
 
@@ -70,6 +71,8 @@ struct Named<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     uri: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "taskId")]
+    task_id: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -168,9 +171,10 @@ impl Endpoint {
             "tools/call" | "prompts/get" | "completion/complete" => {
                 (self.modern_call(method, params, &mut outlet), false)
             }
+            "tasks/get" | "tasks/update" | "tasks/cancel" => (self.modern_call(method, params, &mut outlet), false),
             "resources/read" => (self.modern_call(method, params, &mut outlet), true),
             _ => match Listed::of_method(method) {
-                Some(listed) => (self.list(listed, Revision::NEWEST, params), true),
+                Some(listed) => (self.list(listed, None, params), true),
                 None => {
                     let text = format!("method not found: {method}; server/discover tells what {MODERN} has here");
                     let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));
@@ -185,7 +189,7 @@ impl Endpoint {
     fn discovered(&self) -> Value {
         json!({
             "supportedVersions": supported_versions(),
-            "capabilities": capabilities(),
+            "capabilities": tasks::with_extension(capabilities()),
             "instructions": self.service.instructions(),
             "_meta": {SERVER_KEY: {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")}},
         })
@@ -207,7 +211,11 @@ impl Endpoint {
     fn modern_call(&self, method: &str, params: Option<&RawValue>, outlet: &mut Outlet<'_, '_>) -> Answer {
         // There is no message to cancel a call: its client closes the connection, which is watched.
         let ticket = Ticket::untracked();
-        let call = read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
+        let mut call = read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
+        call.tasks = tasks::extension_use(&meta(params)?.capabilities.unwrap_or_default());
+        if method.starts_with("tasks/") && matches!(call.tasks, TaskUse::Extension { declared: false, .. }) {
+            return Err(extension_missing().into());
+        }
         self.service.call(&call, outlet).map_err(|failure| match failure {
             Failure::Error(error) => Failure::Error(with_newer_code(error)),
             cancelled => cancelled,
@@ -230,7 +238,7 @@ impl Endpoint {
         let subscribed = Subscribed { hub: &self.hub, key };
         let uris: Vec<&String> =
             notifications.resource_subscriptions.iter().filter(|uri| self.watch(key, uri).is_ok()).collect();
-        let Ok(stream) = self.hub.open(key, Told::State(self.service.state())) else {
+        let Ok(stream) = self.hub.open(key, Told::State(self.service.settled())) else {
             return exchange.refuse(&too_many_streams());
         };
         let mut all = SSE_HEADERS.to_vec();
@@ -299,12 +307,20 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
     if request.header("mcp-method") != Some(method) {
         return mismatch(format!("the Mcp-Method header must be {method:?}, as in the body"));
     }
-    if matches!(method, "tools/call" | "prompts/get" | "resources/read") {
-        let Named { name, uri } = read(params).map_err(|error| Refused(400, error))?;
-        let named = if method == "resources/read" { uri } else { name };
+    let is_of_task = matches!(method, "tasks/get" | "tasks/update" | "tasks/cancel");
+    if is_of_task || matches!(method, "tools/call" | "prompts/get" | "resources/read") {
+        let Named { name, uri, task_id } = read(params).map_err(|error| Refused(400, error))?;
+        let named = match method {
+            "resources/read" => uri,
+            _ if is_of_task => task_id,
+            _ => name,
+        };
         let header = request.header("mcp-name").and_then(decoded);
         if header.is_none() || header.as_deref() != named.as_deref() {
-            return mismatch("the Mcp-Name header must be params.name, or params.uri of a resource".to_owned());
+            return mismatch(
+                "the Mcp-Name header must be params.name, params.uri of a resource, or params.taskId of a task"
+                    .to_owned(),
+            );
         }
     }
     Ok(())
@@ -358,6 +374,7 @@ fn tells(event: &[u8], method: &str) -> bool {
 fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cacheable: bool) -> io::Result<()> {
     let head: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
     match answer {
+        Ok(Payload::Typed(result)) => outlet.finish(200, &[head, id.text().as_bytes(), br#","result":"#, result, b"}"]),
         Ok(result) => {
             let members = result.as_bytes().trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
             let comma: &[u8] = if members.starts_with(b"}") { b"" } else { b"," };
@@ -365,7 +382,8 @@ fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cach
             outlet.finish(200, &[head, id.text().as_bytes(), mark, comma, members, b"}"])
         }
         Err(Failure::Error(error)) => {
-            outlet.finish(200, &[head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"])
+            let status = if tasks::is_missing_capability(error.as_bytes()) { 400 } else { 200 };
+            outlet.finish(status, &[head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"])
         }
         // Its client is gone: nothing more may be sent.
         Err(Failure::Cancelled) => Err(io::ErrorKind::ConnectionAborted.into()),

@@ -23,7 +23,7 @@ use crate::http::client::{Outgoing, Pool};
 use crate::http::reply::Reply;
 use crate::jsonrpc;
 use crate::limits::FAN_OUT_TIME_MAX;
-use crate::mcp::{ClientCapabilities, LogLevel, Revision};
+use crate::mcp::{ClientCapabilities, LogLevel, MODERN, Revision};
 
 pub struct Link {
     pub pool: Pool,
@@ -146,6 +146,22 @@ impl Link {
     ) -> Result<Reply, UpstreamError> {
         let more = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
         self.request("POST", session, &more, &[message], deadline, idempotent)
+    }
+
+    /// Sends a request of 2026-07-28, whose header fields repeat what it is about.
+    pub fn send_modern(
+        &self,
+        method: &str,
+        name: &str,
+        fields: &[(String, String)],
+        message: &[u8],
+        deadline: Deadline,
+    ) -> Result<Reply, UpstreamError> {
+        let none = UpstreamSession { revision: MODERN.to_owned(), ..UpstreamSession::default() };
+        let accept = ("Accept", "application/json, text/event-stream");
+        let mut more = vec![("Content-Type", "application/json"), accept, ("Mcp-Method", method), ("Mcp-Name", name)];
+        more.extend(fields.iter().map(|(field, value)| (field.as_str(), value.as_str())));
+        self.request("POST", &none, &more, &[message], deadline, false)
     }
 
     /// The rest of a stream that broke off after this event.

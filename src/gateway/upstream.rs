@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
@@ -23,12 +23,13 @@ use crate::gateway::link::{Link, UpstreamSession};
 use crate::gateway::receive::{self, Awaited};
 use crate::gateway::rewrite::{Response, error_message, request_text, rewritten_params};
 use crate::gateway::upstream_error::UpstreamError;
-use crate::gateway::waiting::{Client, NoClient};
+use crate::gateway::waiting::{Client, NoClient, Waiting};
 use crate::http::client::Pool;
 use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND};
 use crate::limits::FAN_OUT_TIME_MAX;
+use crate::mcp::mirror::Mirror;
 use crate::mcp::{CallToolResult, ClientCapabilities};
 use crate::metrics::{self, Outcome};
 use crate::registry::entry::split_url;
@@ -76,17 +77,46 @@ impl Upstream {
 
     /// Hands a call on under the instance's own name for what it is about, and relays what comes back.
     pub fn call(&self, name: &str, call: &Call<'_>, deadline: Deadline, outlet: &mut Outlet<'_, '_>) -> Answer {
+        self.answered(call.method, || self.forward(name, call, deadline, outlet))
+    }
+
+    /// The same by a request of 2026-07-28, as its client made it but for the name.
+    pub fn call_modern(
+        &self,
+        name: &str,
+        mirror: Option<&Mirror>,
+        call: &Call<'_>,
+        deadline: Deadline,
+        outlet: &mut Outlet<'_, '_>,
+    ) -> Answer {
+        self.answered(call.method, || {
+            let id = self.link.next_id();
+            let named = jsonrpc::to_bytes(&name);
+            let params = jsonrpc::splice(call.params, &[(call.name_text, &String::from_utf8_lossy(&named))]);
+            let arguments: Value = serde_json::from_str(call.arguments.unwrap_or("{}")).unwrap_or_default();
+            let fields = mirror.map(|mirror| mirror.repeat(&arguments)).unwrap_or_default();
+            let method = call.method.as_str();
+            let message = request_text(id, method, &params);
+            let mut reply = self.link.send_modern(method, name, &fields, &message, deadline)?;
+            let mut client = Client::new(call, outlet);
+            client.waits_for(&reply);
+            receive::response(&mut reply, &Awaited::alone(id, deadline), &mut client)
+        })
+    }
+
+    /// What a request gave, counted.
+    fn answered(&self, method: CallMethod, request: impl FnOnce() -> Result<Response, UpstreamError>) -> Answer {
         let started = Instant::now();
         let _counted = self.count();
-        let result = self.forward(name, call, deadline, outlet);
-        self.record(call.method, &result, started.elapsed());
+        let result = request();
+        self.record(method, &result, started.elapsed());
         match result {
             Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),
             Ok(Response { text, part, is_error: true }) => Err(Failure::Error(Payload::Part(text, part))),
             Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
             Err(error) => {
                 log::warn!("event=call_failed instance={} error=\"{error}\"", self.instance.entry.instance_id);
-                self.failed(call.method, &error)
+                self.failed(method, &error)
             }
         }
     }

@@ -4,18 +4,20 @@
 //! of its own call alone: progress, questions, and log messages of the level that it wants or above.
 //! **Thread**: the connection's, or whichever the gateway itself waits on.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
-use crate::endpoint::service::Call;
+use crate::endpoint::service::{Call, CallMethod};
 use crate::gateway::relayed::{Asked, Relayed};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::http::reply::{Patience, Reply, Wake};
 use crate::mcp::LogLevel;
 use crate::mcp::params::LoggingMessageParams;
+use crate::mcp::tasks::with_related_task;
 
 pub trait Waiting {
     /// Whoever waits can end this reply from now on.
@@ -78,13 +80,16 @@ pub struct Client<'o, 'x, 'c> {
     progress: Progress,
     ticket: &'o Ticket<'o>,
     relayed: Relayed<'o>,
+    /// The task whose result is waited for, by the id that the client knows.
+    task: Option<&'o str>,
     log_level: Option<LogLevel>,
 }
 
 impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>) -> Client<'o, 'x, 'c> {
         let (progress, relayed) = (call.progress(), Relayed::new(call.asker));
-        Client { outlet, progress, ticket: call.ticket, relayed, log_level: call.log_level }
+        let task = (call.method == CallMethod::TaskResult).then_some(&*call.name);
+        Client { outlet, progress, ticket: call.ticket, relayed, task, log_level: call.log_level }
     }
 
     /// The call has ended: takes back what was asked and is of no use any more.
@@ -136,7 +141,12 @@ impl Waiting for Client<'_, '_, '_> {
     }
 
     fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>> {
-        match self.relayed.ask(id, method, params.unwrap_or("{}")) {
+        let params = params.unwrap_or("{}");
+        let params = match self.task {
+            Some(task) => String::from_utf8_lossy(&with_related_task(params.as_bytes(), task)).into_owned().into(),
+            None => Cow::Borrowed(params),
+        };
+        match self.relayed.ask(id, method, &params) {
             Asked::Client(message) => self.outlet.notify(&message).map(|()| None),
             Asked::Nobody(answer) => Ok(Some(answer)),
         }

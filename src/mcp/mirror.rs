@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::base64;
+
 /// Marks an argument in the input schema; its value is the end of the field's name.
 const KEY: &str = "x-mcp-header";
 const FIELD_PREFIX: &str = "Mcp-Param-";
@@ -72,6 +74,19 @@ impl Mirror {
         Ok(())
     }
 
+    /// The header fields that repeat these arguments.
+    pub fn repeat(&self, arguments: &Value) -> Vec<(String, String)> {
+        let field = |Field { name, path }: &Field| {
+            let value = match path.iter().try_fold(arguments, |value, member| value.get(member))? {
+                Value::String(text) => encoded(text),
+                value @ (Value::Bool(_) | Value::Number(_)) => value.to_string(),
+                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some((name.clone(), value))
+        };
+        self.fields.iter().filter_map(field).collect()
+    }
+
     fn collect(&mut self, schema: &Map<String, Value>, path: &mut Vec<String>) -> Result<(), String> {
         let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
         for (argument, rule) in properties.filter_map(|(name, rule)| Some((name, rule.as_object()?))) {
@@ -108,6 +123,15 @@ fn field(end: &Value, kind: Option<&Value>, path: &[String]) -> Result<Field, St
 /// `tchar` of RFC 9110 section 5.6.2.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A text as a header value: in Base64 where it has what a header cannot have, or looks as if it had.
+fn encoded(text: &str) -> String {
+    let is_plain = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    match is_plain && text.trim() == text && !text.starts_with("=?") {
+        true => text.to_owned(),
+        false => format!("=?base64?{}?=", base64::encode(text.as_bytes())),
+    }
 }
 
 /// Whether a header value is this argument. Integers count as numbers: 42.0 is 42.
@@ -156,6 +180,25 @@ mod tests {
                 .split_once(' ')
                 .map(|(name, path)| format!("the {name} header must repeat the argument \"{path}\""));
             assert_eq!(wrong, expected.unwrap_or_default(), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn what_is_repeated_agrees() {
+        let schema = r#"{"properties":{"text":{"type":"string","x-mcp-header":"Text"},
+            "deep":{"properties":{"on":{"type":"boolean","x-mcp-header":"On"}}}}}"#;
+        let mirror = Mirror::of(schema).expect("the annotations are right").expect("there are some");
+        for (arguments, expected) in [
+            (r#"{"text":"eu","deep":{"on":true}}"#, vec![("Mcp-Param-On", "true"), ("Mcp-Param-Text", "eu")]),
+            (r#"{"text":null}"#, vec![]),
+            (r#"{"text":"grüße"}"#, vec![("Mcp-Param-Text", "=?base64?Z3LDvMOfZQ==?=")]),
+            (r#"{"text":" x"}"#, vec![("Mcp-Param-Text", "=?base64?IHg=?=")]),
+            (r#"{"text":"=?base64??="}"#, vec![("Mcp-Param-Text", "=?base64?PT9iYXNlNjQ/Pz0=?=")]),
+        ] {
+            let mut fields = mirror.repeat(&serde_json::from_str(arguments).expect("a table of JSON"));
+            fields.sort();
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(fields, expected, "{arguments}");
         }
     }
 

@@ -30,6 +30,7 @@ mod skills;
 mod streams;
 mod subscribe;
 mod takeover;
+mod tasks;
 mod tidy;
 mod transcripts;
 
