@@ -111,6 +111,8 @@ fn a_listener_that_is_lost_ends_the_process_with_4() {
     let heartbeat = ["--heartbeat-interval", "1"];
     let mut instance = world.start(Start::new().no_gateway().args(heartbeat));
     let mut gateway = world.start(Start::new().args(heartbeat));
+    // It accepts a moment before it has the role; without that it would only let go and bind the port again.
+    until(PATIENCE, "it is the gateway", || gateway.is_gateway());
     lose_listener(&instance, instance.address);
     lose_listener(&gateway, world.gateway());
     for (program, address) in [(&mut instance, None), (&mut gateway, Some(world.gateway()))] {
