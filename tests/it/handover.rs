@@ -38,7 +38,8 @@ fn busy_clients_do_not_notice_that_gateways_leave() {
         "--load-skills",
         "all",
     ]));
-    let handovers = 6;
+    // IT_HANDOVERS=50 for the figure of the specification; it takes a minute.
+    let handovers = std::env::var("IT_HANDOVERS").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
     let mut programs: Vec<_> = (0..2).map(|_| world.start(Start::new())).collect();
     world.wait_instances(3);
     let tool = format!("{}__probe_tools__echo", owner.short());
@@ -46,7 +47,7 @@ fn busy_clients_do_not_notice_that_gateways_leave() {
     let (stop, calls, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let gateway = world.gateway();
     thread::scope(|scope| {
-        for number in 0..8 {
+        for number in 0..16 {
             let (stop, calls, failed, tool) = (&stop, &calls, &failed, &tool);
             scope.spawn(move || {
                 // One session for all the time, kept over every handover.
