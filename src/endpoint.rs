@@ -13,12 +13,15 @@
 pub mod access;
 pub mod asking;
 pub mod calls;
+pub mod desk;
 pub mod follow;
 pub mod levels;
+pub mod line;
 pub mod media;
 pub mod modern;
 pub mod outlet;
 pub mod params;
+pub mod rounds;
 pub mod service;
 
 use std::io;
@@ -32,6 +35,7 @@ use crate::endpoint::asking::{AskTable, Asker};
 use crate::endpoint::calls::CallTable;
 use crate::endpoint::levels::LevelTable;
 use crate::endpoint::outlet::Outlet;
+use crate::endpoint::rounds::Rounds;
 use crate::endpoint::service::{Answer, Failure, Payload, Service};
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
@@ -50,6 +54,7 @@ pub struct Endpoint {
     calls: CallTable,
     asking: AskTable,
     levels: LevelTable,
+    rounds: Arc<Rounds>,
     ended: EndedSessions,
     ids: EventIds,
 }
@@ -75,6 +80,7 @@ impl Endpoint {
             calls: CallTable::default(),
             asking: AskTable::new(),
             levels: LevelTable::default(),
+            rounds: Arc::default(),
             ended: EndedSessions::default(),
             ids: EventIds::new(),
         }
@@ -264,7 +270,7 @@ impl Endpoint {
     ) -> Answer {
         let ticket = self.calls.begin(session.key, id.text());
         let mut call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
-        call.asker = Some(Asker { table: &self.asking, session: session.key, client: session.client });
+        call.asker = Some(Asker::Stream { table: &self.asking, session: session.key, client: session.client });
         call.log_level = Some(self.levels.of(session.key));
         let answer = self.service.call(&call, outlet);
         if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }

@@ -28,7 +28,8 @@ use crate::deadline::Deadline;
 use crate::endpoint::media;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{
-    Answer, Call, CallMethod, Failure, Payload, Service, encoded, unknown_prompt, unknown_resource, unknown_tool,
+    Answer, Asking, Call, CallMethod, Failure, Payload, Service, encoded, unknown_prompt, unknown_resource,
+    unknown_tool,
 };
 use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
@@ -96,6 +97,10 @@ impl Service for GatewayService {
                 Ok(with_published_uris(answer, &route.upstream.instance))
             }
         }
+    }
+
+    fn asking(&self, _: &Call<'_>) -> Asking {
+        Asking::Nobody
     }
 
     fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure> {

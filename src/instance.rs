@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{
-    Answer, Call, CallMethod, Failure, Payload, Service, encoded, unknown_resource, unknown_tool,
+    Answer, Asking, Call, CallMethod, Failure, Payload, Service, encoded, unknown_resource, unknown_tool,
 };
 use crate::front::Site;
 use crate::hash::fnv64;
@@ -130,6 +130,14 @@ impl Service for InstanceService {
             }
         };
         Ok(Payload::Owned(result))
+    }
+
+    fn asking(&self, call: &Call<'_>) -> Asking {
+        let asks = match call.method {
+            CallMethod::CallTool => self.skills.tools().find(&call.name).is_some_and(|tool| tool.dialog),
+            _ => false,
+        };
+        if asks { Asking::Here } else { Asking::Nobody }
     }
 
     fn watch(&self, uri: &str, _: Deadline) -> Result<(), Failure> {

@@ -42,6 +42,14 @@ struct LoggingMessage<'a> {
     data: &'a RawValue,
 }
 
+/// `notifications/elicitation/complete`.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ElicitationComplete<'a> {
+    #[serde(borrow)]
+    elicitation_id: Cow<'a, str>,
+}
+
 impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>, cancel: &'o Cancel) -> Talk<'o, 'x, 'c> {
         let (progress, questions) = (call.progress(), Questions::new(call.asker));
@@ -83,6 +91,8 @@ impl Dialog for Talk<'_, '_, '_> {
         let message = match method {
             "notifications/progress" => self.progress.tell(params),
             "notifications/message" => self.log_level.and_then(|least| log_message(params, least)),
+            // Who was sent to a URL has come back from it (2025-11-25).
+            "notifications/elicitation/complete" => elicitation_complete(params),
             _ => None,
         };
         match message {
@@ -91,10 +101,14 @@ impl Dialog for Talk<'_, '_, '_> {
         }
     }
 
-    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
-        let (number, request) = self.questions.begin(method, params)?;
-        self.send(&request);
+    fn ask(&mut self, id: &str, method: &str, params: &str) -> Result<u64, ErrorObject> {
+        let (number, request) = self.questions.begin(id, method, params)?;
+        request.iter().for_each(|request| self.send(request));
         Ok(number)
+    }
+
+    fn settle(&mut self) {
+        self.outlet.settle();
     }
 
     fn answers(&self) -> Option<BorrowedFd<'_>> {
@@ -104,6 +118,11 @@ impl Dialog for Talk<'_, '_, '_> {
     fn answer(&mut self) -> Option<(u64, Answer)> {
         self.questions.answer()
     }
+}
+
+fn elicitation_complete(params: &str) -> Option<Vec<u8>> {
+    let params: ElicitationComplete<'_> = serde_json::from_str(params).ok()?;
+    Some(jsonrpc::notification("notifications/elicitation/complete", Some(&jsonrpc::to_bytes(&params))))
 }
 
 /// A script's log message, if it is one and important enough.

@@ -14,14 +14,14 @@ use std::io;
 
 use crossbeam_channel::RecvTimeoutError;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base64;
-use crate::deadline::Deadline;
-use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
-use crate::endpoint::params::{read, read_call};
+use crate::endpoint::params::read;
+use crate::endpoint::rounds::MISSING_CLIENT_CAPABILITY;
 use crate::endpoint::service::{Answer, Failure, Payload};
 use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, too_many_streams};
 use crate::http::head::RequestHead;
@@ -33,7 +33,7 @@ use crate::limits::SSE_COMMENT_EVERY;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
 use crate::mcp::params::SubscribeParams;
-use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
+use crate::mcp::{ClientCapabilities, MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
 
 const HEADER_MISMATCH: i32 = -32020;
@@ -55,7 +55,13 @@ struct Meta {
     #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
     version: Option<String>,
     #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
-    capabilities: Option<Map<String, Value>>,
+    capabilities: Option<ClientCapabilities>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Typed {
+    result_type: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -151,9 +157,10 @@ impl Endpoint {
         headers: &[(&str, &str)],
         (id, method, params): (RequestId<'_>, &str, Option<&RawValue>),
     ) -> io::Result<()> {
-        if let Err(refused) = check(request, method, params) {
-            return respond_refused(exchange, headers, Some(id), &refused);
-        }
+        let client = match check(request, method, params) {
+            Ok(client) => client,
+            Err(refused) => return respond_refused(exchange, headers, Some(id), &refused),
+        };
         if method == "tools/call"
             && let Err(error) = self.check_mirrored(request, params)
         {
@@ -166,9 +173,12 @@ impl Endpoint {
         let (answer, cacheable) = match method {
             "server/discover" => (Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))), true),
             "tools/call" | "prompts/get" | "completion/complete" => {
-                (self.modern_call(method, params, &mut outlet), false)
+                (self.modern_call(method, params, client, &mut outlet), false)
             }
-            "resources/read" => (self.modern_call(method, params, &mut outlet), true),
+            "resources/read" => {
+                let answer = self.modern_call(method, params, client, &mut outlet);
+                (answer.map_err(with_newer_code), true)
+            }
             _ => match Listed::of_method(method) {
                 Some(listed) => (self.list(listed, Revision::NEWEST, params), true),
                 None => {
@@ -201,16 +211,6 @@ impl Endpoint {
             _ => Given::Malformed,
         };
         mirror.check(&arguments, given).map_err(|text| ErrorObject::new(HEADER_MISMATCH, text))
-    }
-
-    fn modern_call(&self, method: &str, params: Option<&RawValue>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        // There is no message to cancel a call: its client closes the connection, which is watched.
-        let ticket = Ticket::untracked();
-        let call = read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
-        self.service.call(&call, outlet).map_err(|failure| match failure {
-            Failure::Error(error) => Failure::Error(with_newer_code(error)),
-            cancelled => cancelled,
-        })
     }
 
     /// A stream of the changes that its client asked for, until that goes or we stop.
@@ -264,19 +264,24 @@ impl Endpoint {
 }
 
 /// A missing resource is one of the wrong params in this revision, and its former code must not be sent.
-fn with_newer_code(error: Payload) -> Payload {
-    let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(error.as_bytes()) else { return error };
-    if members.get("code").and_then(Value::as_i64) != Some(i64::from(RESOURCE_NOT_FOUND)) {
-        return error;
+fn with_newer_code(failure: Failure) -> Failure {
+    let Failure::Error(error) = &failure else { return failure };
+    let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(error.as_bytes()) else { return failure };
+    if code(&members) != Some(RESOURCE_NOT_FOUND) {
+        return failure;
     }
     members.insert("code".to_owned(), INVALID_PARAMS.into());
-    Payload::Owned(jsonrpc::to_bytes(&members))
+    Failure::Error(Payload::Owned(jsonrpc::to_bytes(&members)))
 }
 
-/// What the header fields and `_meta` must say before a method is looked at.
-fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Result<(), Refused> {
+fn code(error: &Map<String, Value>) -> Option<i32> {
+    error.get("code").and_then(Value::as_i64).and_then(|code| i32::try_from(code).ok())
+}
+
+/// What the header fields and `_meta` must say before a method is looked at; gives what the client offers.
+fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Result<ClientCapabilities, Refused> {
     let meta = meta(params).map_err(|error| Refused(400, error))?;
-    let (Some(version), Some(_)) = (&meta.version, &meta.capabilities) else {
+    let (Some(version), Some(client)) = (&meta.version, meta.capabilities) else {
         let text = format!(
             "params._meta must hold \"{VERSION_KEY}\" and \"io.modelcontextprotocol/clientCapabilities\" in {MODERN}"
         );
@@ -306,7 +311,7 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
             return mismatch("the Mcp-Name header must be params.name, or params.uri of a resource".to_owned());
         }
     }
-    Ok(())
+    Ok(client)
 }
 
 /// All that we speak, newest first.
@@ -353,10 +358,13 @@ fn tells(event: &[u8], method: &str) -> bool {
     event.windows(method.len()).any(|window| window == method.as_bytes())
 }
 
-/// Every result says of what type it is, and one that may be kept for how long; instances know nothing of that.
+/// Every result says of what type it is, and one that may be kept for how long; what does so already stays as it is.
 fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cacheable: bool) -> io::Result<()> {
     let head: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
     match answer {
+        Ok(result) if says_its_type(result.as_bytes()) => {
+            outlet.finish(200, &[head, id.text().as_bytes(), br#","result":"#, result.as_bytes(), b"}"])
+        }
         Ok(result) => {
             let members = result.as_bytes().trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
             let comma: &[u8] = if members.starts_with(b"}") { b"" } else { b"," };
@@ -364,10 +372,25 @@ fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cach
             outlet.finish(200, &[head, id.text().as_bytes(), mark, comma, members, b"}"])
         }
         Err(Failure::Error(error)) => {
-            outlet.finish(200, &[head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"])
+            let parts = [head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"];
+            outlet.finish(status_of(error.as_bytes()), &parts)
         }
         // Its client is gone: nothing more may be sent.
         Err(Failure::Cancelled) => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+fn says_its_type(result: &[u8]) -> bool {
+    const TYPE: &[u8] = b"\"resultType\"";
+    result.windows(TYPE.len()).any(|window| window == TYPE)
+        && serde_json::from_slice::<Typed>(result).is_ok_and(|result| result.result_type.is_some())
+}
+
+/// Most errors of a call are for its caller to read; this one is for the client itself.
+fn status_of(error: &[u8]) -> u16 {
+    match serde_json::from_slice(error).ok().as_ref().and_then(code) {
+        Some(MISSING_CLIENT_CAPABILITY) => 400,
+        _ => 200,
     }
 }
 

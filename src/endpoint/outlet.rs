@@ -23,12 +23,29 @@ use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::session::State;
 
 pub struct Outlet<'x, 'c> {
+    to: To<'x, 'c>,
+    quiet_since: Instant,
+}
+
+/// Where it goes.
+enum To<'x, 'c> {
+    Exchange(Reply<'x, 'c>),
+    Aside(&'x dyn Aside),
+}
+
+struct Reply<'x, 'c> {
     exchange: &'x mut Exchange<'c>,
     /// Header fields that go with every answer (session id, CORS).
     headers: &'x [(&'x str, &'x str)],
     /// Marks of the events, and what they say is known; none where a broken stream cannot be resumed.
     ids: Option<(&'x EventIds, State)>,
-    quiet_since: Instant,
+}
+
+/// Somebody else hands on what is said, and keeps the client from giving up.
+pub trait Aside {
+    fn say(&self, message: &[u8]) -> io::Result<()>;
+    /// All that was asked so far can go out.
+    fn settle(&self);
 }
 
 /// Progress of one call, as its client knows it.
@@ -73,27 +90,49 @@ impl<'x, 'c> Outlet<'x, 'c> {
         ids: &'x EventIds,
         state: State,
     ) -> Outlet<'x, 'c> {
-        Outlet { exchange, headers, ids: Some((ids, state)), quiet_since: Instant::now() }
+        Outlet::to(To::Exchange(Reply { exchange, headers, ids: Some((ids, state)) }))
     }
 
     /// For a revision whose streams cannot be resumed.
     pub fn without_ids(exchange: &'x mut Exchange<'c>, headers: &'x [(&'x str, &'x str)]) -> Outlet<'x, 'c> {
-        Outlet { exchange, headers, ids: None, quiet_since: Instant::now() }
+        Outlet::to(To::Exchange(Reply { exchange, headers, ids: None }))
+    }
+
+    /// For a call that is not served by the connection of its client.
+    pub fn aside(aside: &'x dyn Aside) -> Outlet<'x, 'c> {
+        Outlet::to(To::Aside(aside))
+    }
+
+    fn to(to: To<'x, 'c>) -> Outlet<'x, 'c> {
+        Outlet { to, quiet_since: Instant::now() }
     }
 
     /// The client's socket, to be watched while somebody else is waited for.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.exchange.socket()
+        match &self.to {
+            To::Exchange(reply) => reply.exchange.socket(),
+            To::Aside(_) => None,
+        }
     }
 
     pub fn is_streaming(&self) -> bool {
-        self.exchange.is_streaming()
+        matches!(&self.to, To::Exchange(reply) if reply.exchange.is_streaming())
     }
 
     /// Sends a notification ahead of the answer.
     pub fn notify(&mut self, message: &[u8]) -> io::Result<()> {
-        self.start_stream()?;
-        self.write_event(message)
+        self.quiet_since = Instant::now();
+        match &mut self.to {
+            To::Exchange(reply) => reply.notify(message),
+            To::Aside(aside) => aside.say(message),
+        }
+    }
+
+    /// All that the client was asked so far can go out: whoever asked waits now.
+    pub fn settle(&self) {
+        if let To::Aside(aside) = &self.to {
+            aside.settle();
+        }
     }
 
     /// To be called now and then while the answer is waited for: keeps intermediaries and clients from giving up.
@@ -101,13 +140,12 @@ impl<'x, 'c> Outlet<'x, 'c> {
         if self.quiet_since.elapsed() < SSE_COMMENT_EVERY {
             return Ok(());
         }
-        self.start_stream()?;
+        self.quiet_since = Instant::now();
+        let To::Exchange(reply) = &mut self.to else { return Ok(()) };
+        reply.start_stream()?;
         match progress.still_running() {
-            Some(message) => self.notify(&message),
-            None => {
-                self.quiet_since = Instant::now();
-                self.exchange.write(&[&sse::comment("")])
-            }
+            Some(message) => reply.notify(&message),
+            None => reply.exchange.write(&[&sse::comment("")]),
         }
     }
 
@@ -118,6 +156,21 @@ impl<'x, 'c> Outlet<'x, 'c> {
 
     /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
     pub fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
+        match self.to {
+            To::Exchange(reply) => reply.finish(status, parts),
+            // Its answer is not written here.
+            To::Aside(_) => Ok(()),
+        }
+    }
+}
+
+impl Reply<'_, '_> {
+    fn notify(&mut self, message: &[u8]) -> io::Result<()> {
+        self.start_stream()?;
+        self.write_event(message)
+    }
+
+    fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
         if self.exchange.is_streaming() {
             if parts.is_empty() {
                 return self.exchange.finish();
@@ -125,13 +178,12 @@ impl<'x, 'c> Outlet<'x, 'c> {
             let id = self.next_id();
             return self.exchange.write_last(&[&sse::encode(id.as_deref(), &parts.concat())]);
         }
-        let Outlet { exchange, headers, .. } = self;
         if parts.is_empty() {
-            return exchange.respond(202, headers, &[]);
+            return self.exchange.respond(202, self.headers, &[]);
         }
         let mut all = vec![("Content-Type", "application/json")];
-        all.extend_from_slice(headers);
-        exchange.respond(status, &all, parts)
+        all.extend_from_slice(self.headers);
+        self.exchange.respond(status, &all, parts)
     }
 
     fn start_stream(&mut self) -> io::Result<()> {
@@ -149,7 +201,6 @@ impl<'x, 'c> Outlet<'x, 'c> {
     }
 
     fn write_event(&mut self, message: &[u8]) -> io::Result<()> {
-        self.quiet_since = Instant::now();
         let id = self.next_id();
         self.exchange.write(&[&sse::encode(id.as_deref(), message)])
     }

@@ -64,6 +64,7 @@ fn events(reply: &mut Reply, awaited: &Awaited<'_>, client: &mut dyn Waiting) ->
             return Err(UpstreamError::NotMcp("its stream ended without an answer"));
         }
         bytes.clear();
+        client.settle();
         let wake = reply.read(&mut bytes, &client.patience(awaited.deadline))?;
         client.woken(&wake)?;
         while let Some(answer) = client.answer() {

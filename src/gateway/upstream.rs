@@ -203,7 +203,7 @@ impl Upstream {
         deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Response, UpstreamError> {
-        let offered = call.asker.map(|asker| asker.client).unwrap_or_default();
+        let offered = call.asker.map(|asker| asker.client()).unwrap_or_default();
         let mut client = Client::new(call, outlet);
         let session = self.link.session(offered, deadline, &mut client)?;
         let result = match self.forward_once(&session, name, call, deadline, &mut client) {

@@ -25,6 +25,8 @@ pub trait Waiting {
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()>;
     /// Takes a request of the instance; gives its answer where that is known at once.
     fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>>;
+    /// All that came together was handed on.
+    fn settle(&mut self) {}
     /// An answer for the instance that has come.
     fn answer(&mut self) -> Option<Vec<u8>>;
 }
@@ -113,6 +115,7 @@ impl Waiting for Client<'_, '_, '_> {
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()> {
         let rewritten = match method {
             "notifications/message" if self.wants(params) => return self.outlet.notify(message),
+            "notifications/elicitation/complete" => return self.outlet.notify(message),
             "notifications/progress" => params.and_then(|params| self.progress.relay(params)),
             "notifications/cancelled" => params.and_then(|params| self.relayed.withdraw(params)),
             // What concerns no call of its own reaches a client by the gateway's own word, if at all.
@@ -123,9 +126,13 @@ impl Waiting for Client<'_, '_, '_> {
 
     fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>> {
         match self.relayed.ask(id, method, params.unwrap_or("{}")) {
-            Asked::Client(message) => self.outlet.notify(&message).map(|()| None),
+            Asked::Client(message) => message.map_or(Ok(()), |message| self.outlet.notify(&message)).map(|()| None),
             Asked::Nobody(answer) => Ok(Some(answer)),
         }
+    }
+
+    fn settle(&mut self) {
+        self.outlet.settle();
     }
 
     fn answer(&mut self) -> Option<Vec<u8>> {

@@ -221,7 +221,7 @@ impl Dialog for User {
         self.told.push((method.to_owned(), serde_json::from_str(params).expect("params are JSON")));
     }
 
-    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
+    fn ask(&mut self, _: &str, method: &str, params: &str) -> Result<u64, ErrorObject> {
         assert!(method == "elicitation/create" && params.contains("Replace 2 frames in"), "{method} {params}");
         self.asked.push(1);
         self.pipe.1.write_all(b"x").map(|()| 1).map_err(|_| ErrorObject::invalid_params("no pipe"))
