@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod followers;
 pub mod link;
 pub mod meta;
+pub mod modern;
 pub mod names;
 pub mod offered;
 pub mod proxy;
@@ -15,6 +16,7 @@ pub mod receive;
 pub mod relayed;
 pub mod rewrite;
 pub mod snapshot;
+pub mod stateless;
 pub mod upstream;
 pub mod upstream_error;
 pub mod waiting;
@@ -83,24 +85,28 @@ impl Service for GatewayService {
     }
 
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        if call.method == CallMethod::CallTool && meta::is_own_tool(&call.name) {
+            let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
+                .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
+            let result = meta::call(&self.catalogue, &call.name, &arguments, call.deadline);
+            return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
+        }
+        let route = self.route(call)?;
+        let (mirror, deadline) = (route.mirror.as_deref(), deadline(&route, call));
+        let answer = route.upstream.call(&route.name, mirror, call, deadline, outlet)?;
         match call.method {
-            CallMethod::CallTool => self.call_tool(call, outlet),
-            CallMethod::GetPrompt | CallMethod::CompletePrompt => {
-                let snapshot = self.warm_if(|snapshot| snapshot.prompt(&call.name).is_some());
-                let route = snapshot.prompt(&call.name).ok_or_else(|| unknown_prompt(&call.name))?;
-                route.upstream.call(&route.name, call, call.deadline, outlet)
-            }
-            CallMethod::ReadResource | CallMethod::CompleteResource => {
-                let snapshot = self.warm_if(|snapshot| snapshot.resource(&call.name).is_some());
-                let route = snapshot.resource(&call.name).ok_or_else(|| unknown_resource(&call.name))?;
-                let answer = route.upstream.call(&route.name, call, call.deadline, outlet)?;
-                Ok(with_published_uris(answer, &route.upstream.instance))
-            }
+            CallMethod::ReadResource => Ok(with_published_uris(answer, &route.upstream.instance)),
+            _ => Ok(answer),
         }
     }
 
-    fn asking(&self, _: &Call<'_>) -> Asking {
-        Asking::Nobody
+    fn asking(&self, call: &Call<'_>) -> Asking {
+        match self.route(call).map(|route| route.upstream.is_stateless(call.deadline)) {
+            Ok(Ok(true)) => Asking::Elsewhere,
+            Ok(Ok(false)) => Asking::Here,
+            // The call itself will say why it cannot be made.
+            Ok(Err(_)) | Err(_) => Asking::Nobody,
+        }
     }
 
     fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure> {
@@ -121,20 +127,25 @@ impl Service for GatewayService {
 }
 
 impl GatewayService {
-    fn call_tool(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        if meta::is_own_tool(&call.name) {
-            let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
-                .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
-            let result = meta::call(&self.catalogue, &call.name, &arguments, call.deadline);
-            return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
+    /// Where a call goes.
+    fn route(&self, call: &Call<'_>) -> Result<snapshot::Route, ErrorObject> {
+        let name = &*call.name;
+        match call.method {
+            CallMethod::CallTool => {
+                let snapshot = self.warm_if(|snapshot| snapshot.tool(name).is_some());
+                // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
+                let likely = || snapshot.likely_route(name);
+                snapshot.tool(name).cloned().or_else(likely).ok_or_else(|| unknown_tool(name))
+            }
+            CallMethod::GetPrompt | CallMethod::CompletePrompt => {
+                let snapshot = self.warm_if(|snapshot| snapshot.prompt(name).is_some());
+                snapshot.prompt(name).cloned().ok_or_else(|| unknown_prompt(name))
+            }
+            CallMethod::ReadResource | CallMethod::CompleteResource => {
+                let snapshot = self.warm_if(|snapshot| snapshot.resource(name).is_some());
+                snapshot.resource(name).ok_or_else(|| unknown_resource(name))
+            }
         }
-        let snapshot = self.warm_if(|snapshot| snapshot.tool(&call.name).is_some());
-        if let Some(route) = snapshot.tool(&call.name) {
-            return route.upstream.call(&route.name, call, deadline(route, call), outlet);
-        }
-        // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
-        let route = snapshot.likely_route(&call.name).ok_or_else(|| unknown_tool(&call.name))?;
-        route.upstream.call(&route.name, call, call.deadline, outlet)
     }
 
     /// The snapshot as it is where that will do; else the first whole one: what an instance has is not unknown before

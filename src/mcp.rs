@@ -186,6 +186,11 @@ pub struct ResourceContents {
 /// `resources/read` of what is not there (resources, error handling; until 2025-11-25).
 pub const RESOURCE_NOT_FOUND: i32 = -32002;
 
+/// The user must go to a URL first (2025-11-25, elicitation).
+pub const URL_ELICITATION_REQUIRED: i32 = -32042;
+/// A client does not offer what its request needs (2026-07-28).
+pub const MISSING_CLIENT_CAPABILITY: i32 = -32021;
+
 /// Values of one `completion/complete` (completion, result).
 pub const COMPLETION_VALUES_MAX: usize = 100;
 

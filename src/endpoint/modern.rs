@@ -21,7 +21,6 @@ use serde_json::{Map, Value, json};
 use crate::base64;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
 use crate::endpoint::params::read;
-use crate::endpoint::rounds::MISSING_CLIENT_CAPABILITY;
 use crate::endpoint::service::{Answer, Failure, Payload};
 use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, too_many_streams};
 use crate::http::head::RequestHead;
@@ -33,7 +32,7 @@ use crate::limits::SSE_COMMENT_EVERY;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
 use crate::mcp::params::SubscribeParams;
-use crate::mcp::{ClientCapabilities, MODERN, RESOURCE_NOT_FOUND, Revision};
+use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
 
 const HEADER_MISMATCH: i32 = -32020;

@@ -34,12 +34,9 @@ use crate::hash::fnv64;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::PARKED_CALLS_MAX;
 use crate::mcp::params::LoggingMessageParams;
-use crate::mcp::{ClientCapabilities, LogLevel, RawObject};
+use crate::mcp::{ClientCapabilities, LogLevel, MISSING_CLIENT_CAPABILITY, RawObject};
 use crate::os;
 use crate::worker;
-
-/// A client does not offer what its request needs (2026-07-28).
-pub const MISSING_CLIENT_CAPABILITY: i32 = -32021;
 
 /// The parked calls.
 #[derive(Default)]

@@ -22,12 +22,19 @@ pub struct Awaited<'a> {
     pub deadline: Deadline,
     /// Sends the instance an answer to what it asked on the way.
     pub answer: &'a dyn Fn(&[u8]),
+    /// It belongs to a session, of which 404 says that it is over.
+    pub in_session: bool,
 }
 
 impl Awaited<'static> {
     /// Of a request during which nothing can be answered.
     pub fn alone(id: u64, deadline: Deadline) -> Awaited<'static> {
-        Awaited { id, deadline, answer: &|_| {} }
+        Awaited { id, deadline, answer: &|_| {}, in_session: true }
+    }
+
+    /// Of a request that belongs to no session (2026-07-28).
+    pub fn stateless(id: u64, deadline: Deadline) -> Awaited<'static> {
+        Awaited { in_session: false, ..Awaited::alone(id, deadline) }
     }
 }
 
@@ -42,7 +49,7 @@ pub fn response(reply: &mut Reply, awaited: &Awaited<'_>, client: &mut dyn Waiti
     let mut text = Vec::new();
     rest(reply, &mut text, awaited.deadline, client)?;
     match response_in(&text, awaited.id) {
-        _ if status == 404 => Err(UpstreamError::Status(status)),
+        _ if status == 404 && awaited.in_session => Err(UpstreamError::Status(status)),
         Some((part, is_error)) => Ok(Response { text, part, is_error }),
         None if status == 200 => Err(UpstreamError::NotMcp("its answer is no response to this request")),
         None => Err(UpstreamError::Status(status)),

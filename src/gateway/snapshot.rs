@@ -54,6 +54,7 @@ pub struct Member {
     pub slowest_tool: Duration,
 }
 
+#[derive(Clone)]
 pub struct Route {
     pub upstream: Arc<Upstream>,
     /// The instance's own name for it; of a resource, its URI.

@@ -20,6 +20,7 @@ use crate::endpoint::access::Access;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Call, CallMethod, Failure, Payload, encoded};
 use crate::gateway::link::{Link, UpstreamSession};
+use crate::gateway::modern;
 use crate::gateway::receive::{self, Awaited};
 use crate::gateway::rewrite::{Response, error_message, request_text, rewritten_params};
 use crate::gateway::upstream_error::UpstreamError;
@@ -29,6 +30,7 @@ use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND};
 use crate::limits::FAN_OUT_TIME_MAX;
+use crate::mcp::mirror::Mirror;
 use crate::mcp::{CallToolResult, ClientCapabilities};
 use crate::metrics::{self, Outcome};
 use crate::registry::entry::split_url;
@@ -38,7 +40,7 @@ use crate::registry::{Instance, Origin};
 pub struct Upstream {
     pub instance: Arc<Instance>,
     /// What outlives a change of the instance's entry (scene, status, tools).
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
 }
 
 impl Upstream {
@@ -75,14 +77,27 @@ impl Upstream {
     }
 
     /// Hands a call on under the instance's own name for what it is about, and relays what comes back.
-    pub fn call(&self, name: &str, call: &Call<'_>, deadline: Deadline, outlet: &mut Outlet<'_, '_>) -> Answer {
+    /// `mirror` says which arguments header fields repeat.
+    pub fn call(
+        &self,
+        name: &str,
+        mirror: Option<&Mirror>,
+        call: &Call<'_>,
+        deadline: Deadline,
+        outlet: &mut Outlet<'_, '_>,
+    ) -> Answer {
         let started = Instant::now();
         let _counted = self.count();
-        let result = self.forward(name, call, deadline, outlet);
+        let result = self.forward((name, mirror), call, deadline, outlet);
         self.record(call.method, &result, started.elapsed());
         match result {
             Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),
-            Ok(Response { text, part, is_error: true }) => Err(Failure::Error(Payload::Part(text, part))),
+            Ok(Response { text, part, is_error: true }) => {
+                let client = call.asker.map(|asker| asker.client()).unwrap_or_default();
+                let asked =
+                    if call.is_modern { modern::instead_of_url_error(&text[part.clone()], client) } else { None };
+                asked.unwrap_or_else(|| Err(Failure::Error(Payload::Part(text, part))))
+            }
             Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
             Err(error) => {
                 log::warn!("event=call_failed instance={} error=\"{error}\"", self.instance.entry.instance_id);
@@ -145,7 +160,8 @@ impl Upstream {
         let failed = |error: UpstreamError| -> Failure {
             ErrorObject::new(INTERNAL_ERROR, format!("{}: {error}", self.instance.describe())).into()
         };
-        let resources = self.own_session(deadline).map_err(failed)?.capabilities.get("resources").cloned();
+        let session = self.own_session(deadline).map_err(failed)?;
+        let resources = session.capabilities.get("resources").filter(|_| !session.is_modern());
         if resources.and_then(|offered| offered.get("subscribe")?.as_bool()) != Some(true) {
             let text = format!("{}: it does not tell when resources change", self.instance.describe());
             return Err(ErrorObject::new(METHOD_NOT_FOUND, text).into());
@@ -190,22 +206,34 @@ impl Upstream {
         deadline: Deadline,
     ) -> Result<Response, UpstreamError> {
         let id = self.link.next_id();
-        let mut reply = self.link.send(session, &request_text(id, method, params), deadline, true)?;
+        let (message, fields) = self.link.message(session, id, method, params);
+        let mut reply = self.link.send_with(session, &fields, &message, deadline, true)?;
         let answer = |message: &[u8]| self.answer(session, message, deadline);
-        let awaited = Awaited { id, deadline, answer: &answer };
+        let awaited = Awaited { id, deadline, answer: &answer, in_session: !session.is_modern() };
         receive::response(&mut reply, &awaited, &mut NoClient)
     }
 
     fn forward(
         &self,
-        name: &str,
+        about: (&str, Option<&Mirror>),
         call: &Call<'_>,
         deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Response, UpstreamError> {
+        let name = about.0;
         let offered = call.asker.map(|asker| asker.client()).unwrap_or_default();
         let mut client = Client::new(call, outlet);
+        if call.is_modern
+            && let Some(session) = self.link.modern(deadline, &mut client)?
+        {
+            return self.hand_through(&session, about, call, deadline, &mut client);
+        }
         let session = self.link.session(offered, deadline, &mut client)?;
+        if session.is_modern() {
+            let result = self.ask_and_repeat(&session, about, call, deadline, &mut client);
+            client.end();
+            return result;
+        }
         let result = match self.forward_once(&session, name, call, deadline, &mut client) {
             // The instance was restarted under the same address: the request was not taken, so it may be repeated.
             Err(UpstreamError::Status(404)) if session.id.is_some() => {
@@ -238,7 +266,8 @@ impl Upstream {
             link.tell_cancelled(&cancelled_session, id);
         });
         let answer = |message: &[u8]| self.answer(session, message, deadline);
-        let result = receive::response(&mut reply, &Awaited { id, deadline, answer: &answer }, client);
+        let result =
+            receive::response(&mut reply, &Awaited { id, deadline, answer: &answer, in_session: true }, client);
         if call.ticket.is_cancelled() {
             return Err(UpstreamError::Cancelled);
         }

@@ -6,15 +6,21 @@
 
 use std::io;
 
+use serde_json::value::RawValue;
+
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::endpoint::service::Call;
+use crate::gateway::modern::InputRequest;
 use crate::gateway::relayed::{Asked, Relayed};
+use crate::gateway::rewrite::error_message;
 use crate::gateway::upstream_error::UpstreamError;
 use crate::http::reply::{Patience, Reply, Wake};
-use crate::mcp::LogLevel;
+use crate::http::wire::{self, Beside, Waited};
+use crate::jsonrpc::{self, Message};
 use crate::mcp::params::LoggingMessageParams;
+use crate::mcp::{LogLevel, RawObject};
 
 pub trait Waiting {
     /// Whoever waits can end this reply from now on.
@@ -86,10 +92,63 @@ impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
 }
 
 impl Client<'_, '_, '_> {
+    /// Asks the client what an instance wants to know before the call is repeated, and waits for all the answers.
+    pub fn put(&mut self, requests: &[InputRequest], deadline: Deadline) -> Result<RawObject, UpstreamError> {
+        let (cancelled, canceller) = io::pipe().map_err(|_| UpstreamError::Cancelled)?;
+        self.ticket.on_cancel(move || drop(canceller));
+        for InputRequest { key, method, params } in requests {
+            let id = jsonrpc::to_bytes(key);
+            match self.relayed.ask(&String::from_utf8_lossy(&id), method, params) {
+                Asked::Client(message) => {
+                    let told = message.map_or(Ok(()), |message| self.outlet.notify(&message));
+                    told.map_err(|_| UpstreamError::Cancelled)?;
+                }
+                Asked::Nobody(_) => {
+                    return Err(UpstreamError::Unanswered(format!("answer, since it offers no {method} of this kind")));
+                }
+            }
+        }
+        let mut answers = RawObject::new();
+        while answers.len() < requests.len() {
+            while let Some(message) = self.relayed.answer() {
+                answers.extend(answer_of(&message)?);
+            }
+            if answers.len() < requests.len() {
+                self.wait_for_answer(&cancelled, deadline)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    fn wait_for_answer(&mut self, cancelled: &io::PipeReader, deadline: Deadline) -> Result<(), UpstreamError> {
+        if deadline.has_passed() {
+            return Err(UpstreamError::Unanswered("answer within the time of the call".to_owned()));
+        }
+        let beside = Beside { watched: self.outlet.socket(), called: self.relayed.wake() };
+        match wire::wait_readable(cancelled, beside, self.outlet.keep_alive_due().min(deadline.left())) {
+            Ok(Waited::Called) => Ok(()),
+            Ok(Waited::TimedOut) => self.woken(&Wake::Tick),
+            Ok(Waited::Readable | Waited::WatchedGone) | Err(_) => Err(UpstreamError::Cancelled),
+        }
+    }
+
     /// Whether a log message is important enough.
     fn wants(&self, params: Option<&str>) -> bool {
         let level = || serde_json::from_str::<LoggingMessageParams>(params?).ok().map(|message| message.level);
         self.log_level.is_some_and(|least| level().is_some_and(|level| level >= least))
+    }
+}
+
+/// The key of a question, and its answer.
+fn answer_of(message: &[u8]) -> Result<Option<(String, Box<RawValue>)>, UpstreamError> {
+    let text = String::from_utf8_lossy(message);
+    let Ok(Message::Response { id, result }) = jsonrpc::parse_one(&text) else { return Ok(None) };
+    match result {
+        Ok(result) => Ok(serde_json::from_str(id.text()).ok().map(|key| (key, result.to_owned()))),
+        // There is no place for an error among the answers: the call ends with it.
+        Err(error) => {
+            Err(UpstreamError::Unanswered(format!("answer but an error: {}", error_message(error.get().as_bytes()))))
+        }
     }
 }
 

@@ -72,6 +72,17 @@ impl Mirror {
         Ok(())
     }
 
+    /// The fields that repeat these arguments, and what they say.
+    pub fn fields(&self, arguments: &Value) -> Vec<(&str, String)> {
+        let argument = |path: &[String]| path.iter().try_fold(arguments, |value, member| value.get(member));
+        let text = |argument: &Value| match argument {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(_) | Value::Number(_) => Some(argument.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        };
+        self.fields.iter().filter_map(|Field { name, path }| Some((name.as_str(), text(argument(path)?)?))).collect()
+    }
+
     fn collect(&mut self, schema: &Map<String, Value>, path: &mut Vec<String>) -> Result<(), String> {
         let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
         for (argument, rule) in properties.filter_map(|(name, rule)| Some((name, rule.as_object()?))) {
@@ -152,6 +163,12 @@ mod tests {
             };
             let arguments: Value = serde_json::from_str(arguments).expect("a table of JSON");
             let wrong = mirror.check(&arguments, given).err().unwrap_or_default();
+            let own = mirror.fields(&arguments);
+            let repeated = |name: &str| match own.iter().find(|(field, _)| *field == name) {
+                None => Given::Absent,
+                Some((_, value)) => Given::Value(Cow::Borrowed(value.as_str())),
+            };
+            assert_eq!(mirror.check(&arguments, repeated), Ok(()), "{own:?}");
             let expected = expected
                 .split_once(' ')
                 .map(|(name, path)| format!("the {name} header must repeat the argument \"{path}\""));
