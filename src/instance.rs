@@ -29,6 +29,9 @@ use crate::session::State;
 use crate::skills::Skills;
 use crate::skills::child::Cancel;
 use crate::skills::offer::Offer;
+use crate::skills::outcome::Outcome;
+use crate::skills::prompt_script;
+use crate::skills::prompts::Written;
 use crate::skills::set::SkillTool;
 use crate::skills::tools::skill_tools;
 use crate::status::Status;
@@ -118,7 +121,7 @@ impl Service for InstanceService {
         let offer = || self.skills.offer();
         let result = match call.method {
             CallMethod::CallTool => return self.call_tool(call, outlet),
-            CallMethod::GetPrompt => offer().prompts.get(&call.name, &arguments(call)?)?,
+            CallMethod::GetPrompt => return self.get_prompt(call, outlet),
             CallMethod::ReadResource => offer().resources.read(&call.name)?,
             CallMethod::CompletePrompt => {
                 let argument = completed(call)?;
@@ -135,7 +138,8 @@ impl Service for InstanceService {
     fn asking(&self, call: &Call<'_>) -> Asking {
         let asks = match call.method {
             CallMethod::CallTool => self.skills.tools().find(&call.name).is_some_and(|tool| tool.dialog),
-            _ => false,
+            CallMethod::GetPrompt => self.skills.offer().prompts.asks(&call.name),
+            CallMethod::ReadResource | CallMethod::CompletePrompt | CallMethod::CompleteResource => false,
         };
         if asks { Asking::Here } else { Asking::Nobody }
     }
@@ -158,7 +162,7 @@ impl InstanceService {
     fn call_tool(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         let arguments = call.arguments.unwrap_or("{}");
         if let Some(tool) = self.skills.tools().find(&call.name) {
-            return self.run(tool, arguments, call, outlet);
+            return Ok(Payload::Owned(self.run(tool, arguments, call, outlet).json));
         }
         match self.skills.call_skill_tool(&call.name, &self::arguments(call)?) {
             Some(result) => Ok(encoded(&result)),
@@ -171,8 +175,18 @@ impl InstanceService {
         }
     }
 
-    /// Runs a tool's script while its client is watched and kept from giving up.
-    fn run(&self, tool: &SkillTool, arguments: &str, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+    fn get_prompt(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        let (offer, arguments) = (self.skills.offer(), arguments(call)?);
+        Ok(Payload::Owned(match offer.prompts.written(&call.name, &arguments)? {
+            None => offer.prompts.get(&call.name, &arguments)?,
+            Some(Written { script, arguments, description }) => {
+                prompt_script::result(&self.run(script, &arguments, call, outlet), description)?
+            }
+        }))
+    }
+
+    /// Runs a script while its client is watched and kept from giving up.
+    fn run(&self, tool: &SkillTool, arguments: &str, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Outcome {
         let cancel = Arc::new(Cancel::new());
         let canceller = Arc::clone(&cancel);
         call.ticket.on_cancel(move || canceller.cancel());
@@ -182,7 +196,7 @@ impl InstanceService {
         let mut talk = Talk::new(call, outlet, &cancel);
         let outcome = self.skills.call(tool, arguments, call.deadline, &cancel, watched, &mut talk);
         talk.end();
-        Ok(Payload::Owned(outcome.json))
+        outcome
     }
 }
 

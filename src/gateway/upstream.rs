@@ -94,9 +94,11 @@ impl Upstream {
             Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),
             Ok(Response { text, part, is_error: true }) => {
                 let client = call.asker.map(|asker| asker.client()).unwrap_or_default();
-                let asked =
-                    if call.is_modern { modern::instead_of_url_error(&text[part.clone()], client) } else { None };
-                asked.unwrap_or_else(|| Err(Failure::Error(Payload::Part(text, part))))
+                let url_error = call.is_modern.then(|| modern::instead_of_url_error(&text[part.clone()], client));
+                match url_error.flatten() {
+                    Some(answer) => answer,
+                    None => Err(Failure::Error(Payload::Part(text, part))),
+                }
             }
             Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
             Err(error) => {
