@@ -89,8 +89,8 @@ def process_status(pid):
 
 
 def resident(pid, field="VmRSS"):
-    """Resident memory in MiB; with VmHWM its highest value."""
-    return int(process_status(pid)[field].split()[0]) / 1024
+    """Resident memory in MiB; with VmHWM its highest value. A process that is ending has none."""
+    return int(process_status(pid).get(field, "0").split()[0]) / 1024
 
 
 class World:
