@@ -23,6 +23,7 @@ pub mod outlet;
 pub mod params;
 pub mod rounds;
 pub mod service;
+pub mod trail;
 
 use std::io;
 use std::sync::Arc;
@@ -34,12 +35,13 @@ use crate::deadline::Deadline;
 use crate::endpoint::asking::{AskTable, Asker};
 use crate::endpoint::calls::CallTable;
 use crate::endpoint::levels::LevelTable;
-use crate::endpoint::outlet::Outlet;
+use crate::endpoint::outlet::{Outlet, Resumption};
 use crate::endpoint::rounds::Rounds;
 use crate::endpoint::service::{Answer, Failure, Payload, Service};
+use crate::endpoint::trail::TrailTable;
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
-use crate::hub::{EventIds, Hub};
+use crate::hub::Hub;
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
 use crate::mcp::lists::Listed;
 use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams, SetLevelParams};
@@ -56,7 +58,7 @@ pub struct Endpoint {
     levels: LevelTable,
     rounds: Arc<Rounds>,
     ended: EndedSessions,
-    ids: EventIds,
+    trails: TrailTable,
 }
 
 /// The code for a request that its client cancelled; the specification names none, LSP's is the usual one.
@@ -82,7 +84,7 @@ impl Endpoint {
             levels: LevelTable::default(),
             rounds: Arc::default(),
             ended: EndedSessions::default(),
-            ids: EventIds::new(),
+            trails: TrailTable::new(),
         }
     }
 
@@ -103,6 +105,7 @@ impl Endpoint {
                 Ok(session) => {
                     self.ended.end(session);
                     self.hub.end(session.key);
+                    self.trails.end(session.key);
                     exchange.respond(204, headers, &[])
                 }
                 Err(refused) => respond_refused(exchange, headers, None, &refused),
@@ -159,7 +162,7 @@ impl Endpoint {
             Ok(session) => session,
             Err(refused) => return respond_refused(exchange, headers, Some(id), &refused),
         };
-        let mut outlet = Outlet::new(exchange, headers, &self.ids, self.service.state());
+        let mut outlet = Outlet::new(exchange, headers, Some(self.resumption(session)));
         let answer = self.answer(session, id, &method, params, &mut outlet);
         write_answer(outlet, id, &answer)
     }
@@ -181,7 +184,7 @@ impl Endpoint {
             }
             Err(refused) => return respond_refused(exchange, headers, None, &refused),
         };
-        let mut outlet = Outlet::new(exchange, headers, &self.ids, self.service.state());
+        let mut outlet = Outlet::new(exchange, headers, Some(self.resumption(session)));
         let mut answers: Vec<Vec<u8>> = Vec::new();
         for message in messages {
             match message {
@@ -287,6 +290,10 @@ impl Endpoint {
             Message::Response { id, result } => self.asking.answer(session.key, id.text(), *result),
             Message::Notification { .. } | Message::Request { .. } => {}
         }
+    }
+
+    fn resumption(&self, session: Session) -> Resumption<'_> {
+        Resumption { trails: &self.trails, session: session.key, state: self.service.state() }
     }
 
     /// The session that a request belongs to.

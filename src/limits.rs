@@ -81,6 +81,17 @@ pub const SSE_COMMENT_EVERY: Duration = Duration::from_secs(15);
 pub const SSE_RETRY: Duration = Duration::from_secs(4);
 /// Sessions ended by DELETE that are remembered, so that they get 404; the oldest is forgotten first.
 pub const ENDED_SESSIONS_MAX: usize = 4096;
+/// A client that lost the stream of its call has this time to come back for the rest; an answer is kept as long. Twice
+/// the tries of the SDKs, about 4 s apart (`SSE_RETRY`), and a reader that went unnoticed for `SSE_COMMENT_EVERY`.
+/// Beyond: the call is cancelled, the answer forgotten.
+pub const RESUME_TIME_MAX: Duration = Duration::from_secs(30);
+/// Events of one running call that are kept for that. Beyond: the oldest goes, the answer never.
+pub const TRAIL_EVENTS_MAX: usize = SSE_QUEUE_MAX;
+/// Bytes of the events that are kept, of all calls: some answers of the largest size. Beyond: the oldest ones of calls
+/// that have ended go, and of a running one all but the newest.
+pub const TRAILS_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
+/// Calls that have ended and whose events are kept. Beyond: the oldest are forgotten.
+pub const TRAILS_DONE_MAX: usize = 1024;
 /// Calls under way that can be cancelled; one more is served, but cannot be cancelled.
 pub const CALLS_TRACKED_MAX: usize = 8192;
 /// Sessions whose log level is remembered; the one that set it first is forgotten first, and has the default again.
@@ -293,6 +304,7 @@ const _: () =
 const _: () = assert!(SEEN_TO_BE_GONE_AFTER.as_millis() >= SCAN_EVERY.as_millis() * 2);
 const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
+const _: () = assert!(RESUME_TIME_MAX.as_secs() > 2 * SSE_RETRY.as_secs() + SSE_COMMENT_EVERY.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());
 const _: () = assert!(POOL_IDLE_TIME_MAX.as_secs() < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(PIPE_LINE_BYTES_MAX < 4096 && PIPE_LINE_BYTES_MAX < LOG_LINE_BYTES_MAX);

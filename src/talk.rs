@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +18,7 @@ use crate::endpoint::asking::Questions;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::endpoint::service::Call;
 use crate::jsonrpc::{self, ErrorObject};
+use crate::limits::RESUME_TIME_MAX;
 use crate::mcp::LogLevel;
 use crate::skills::child::Cancel;
 use crate::skills::dialog::{Answer, Dialog};
@@ -50,6 +52,20 @@ struct ElicitationComplete<'a> {
     elicitation_id: Cow<'a, str>,
 }
 
+/// A script says by it that its client need not hold a connection until the end.
+const RELEASE: &str = "notifications/io.dcc-mcp/release";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Release {
+    #[serde(default = "one_second")]
+    retry_ms: u64,
+}
+
+fn one_second() -> u64 {
+    1000
+}
+
 impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>, cancel: &'o Cancel) -> Talk<'o, 'x, 'c> {
         let (progress, questions) = (call.progress(), Questions::new(call.asker));
@@ -70,6 +86,13 @@ impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
         }
     }
 
+    /// The client need not hold its connection: it comes back for the rest.
+    fn release(&mut self, params: &str) {
+        let Ok(Release { retry_ms }) = serde_json::from_str(params) else { return };
+        let released = self.outlet.release(Duration::from_millis(retry_ms).min(RESUME_TIME_MAX / 2));
+        self.notice(&released);
+    }
+
     /// A client that cannot be written to is tried once: it may have gone, or read nothing for as long as is waited.
     fn notice(&mut self, sent: &io::Result<()>) {
         if sent.is_err() {
@@ -80,6 +103,10 @@ impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
 }
 
 impl Dialog for Talk<'_, '_, '_> {
+    fn peer_gone(&mut self) -> bool {
+        self.outlet.lose()
+    }
+
     fn idle(&mut self) {
         if !self.is_lost {
             let sent = self.outlet.keep_alive(&mut self.progress);
@@ -88,6 +115,9 @@ impl Dialog for Talk<'_, '_, '_> {
     }
 
     fn tell(&mut self, method: &str, params: &str) {
+        if method == RELEASE {
+            return self.release(params);
+        }
         let message = match method {
             "notifications/progress" => self.progress.tell(params),
             "notifications/message" => self.log_level.and_then(|least| log_message(params, least)),

@@ -1,4 +1,4 @@
-//! The GET stream of a session, and the resources that it wants to hear of.
+//! The GET stream of a session, the rest of a call's stream that broke, and the resources that a session wants to hear of.
 //!
 //! **Invariant**: a session is told only of resources to which it subscribed, each by the URI that it used.
 //! **Thread**: the connection's.
@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::deadline::Deadline;
 use crate::endpoint::outlet::SSE_HEADERS;
 use crate::endpoint::service::{Answer, Failure, Payload};
+use crate::endpoint::trail::{Next, Reader};
 use crate::endpoint::{Endpoint, Refused, media, params, respond_refused, too_many_streams};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
@@ -38,7 +39,11 @@ impl Endpoint {
             Ok(session) => session,
             Err(refused) => return respond_refused(exchange, headers, None, &refused),
         };
-        let told = request.header("last-event-id").map_or(Told::State(session.born), Told::parse);
+        let last_id = request.header("last-event-id");
+        if let Some(rest) = last_id.and_then(|id| self.trails.resume(session.key, id)) {
+            return resume(rest, exchange, headers);
+        }
+        let told = last_id.map_or(Told::State(session.born), Told::parse);
         let Ok(stream) = self.hub.open(session.key, told) else {
             return exchange.refuse(&too_many_streams());
         };
@@ -74,5 +79,20 @@ impl Endpoint {
         })?;
         let watched = self.service.watch(uri, Deadline::after(FAN_OUT_TIME_MAX));
         watched.inspect_err(|_| subscriptions.remove(session, uri))
+    }
+}
+
+/// The rest of a call's stream, for a client that has lost it.
+fn resume(mut rest: Reader, exchange: &mut Exchange<'_>, headers: &[(&str, &str)]) -> io::Result<()> {
+    let mut all = SSE_HEADERS.to_vec();
+    all.extend_from_slice(headers);
+    exchange.start_stream(200, &all)?;
+    exchange.write(&[&sse::retry(SSE_RETRY)])?;
+    loop {
+        match rest.next(SSE_COMMENT_EVERY) {
+            Next::Event(event) => exchange.write(&[&event])?,
+            Next::Silence => exchange.write(&[&sse::comment("")])?,
+            Next::End => return exchange.finish(),
+        }
     }
 }

@@ -168,7 +168,7 @@ impl Endpoint {
         if method == "subscriptions/listen" {
             return self.listen(exchange, headers, id, params);
         }
-        let mut outlet = Outlet::without_ids(exchange, headers);
+        let mut outlet = Outlet::new(exchange, headers, None);
         let (answer, cacheable) = match method {
             "server/discover" => (Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))), true),
             "tools/call" | "prompts/get" | "completion/complete" => {
@@ -183,6 +183,7 @@ impl Endpoint {
                 None => {
                     let text = format!("method not found: {method}; server/discover tells what {MODERN} has here");
                     let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));
+                    drop(outlet);
                     return respond_refused(exchange, headers, Some(id), &refused);
                 }
             },

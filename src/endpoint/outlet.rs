@@ -3,21 +3,24 @@
 //! Which of the two is decided as late as possible: a call that says nothing on its way costs one write. One that is
 //! silent for long becomes a stream too, for the comments that keep intermediaries from cutting it.
 //!
+//! A client that loses its stream comes back for the rest by GET (`trail.rs`); the call goes on meanwhile.
+//!
 //! **Invariant**: the first event of a stream carries an id and nothing else, so that no client takes a broken stream
 //! for a server that cannot resume (an end without any id leaves some of them waiting for ever). Progress only grows.
 //! **Thread**: the connection's.
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
+use crate::endpoint::trail::{TrailTable, Writer};
 use crate::http::server::Exchange;
 use crate::http::sse;
-use crate::hub::EventIds;
 use crate::jsonrpc;
 use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::session::State;
@@ -37,8 +40,12 @@ struct Reply<'x, 'c> {
     exchange: &'x mut Exchange<'c>,
     /// Header fields that go with every answer (session id, CORS).
     headers: &'x [(&'x str, &'x str)],
-    /// Marks of the events, and what they say is known; none where a broken stream cannot be resumed.
-    ids: Option<(&'x EventIds, State)>,
+    /// None where a broken stream cannot be resumed.
+    resumption: Option<Resumption<'x>>,
+    /// Keeps the events, from the first one on.
+    trail: Option<Writer<'x>>,
+    /// Nothing more can be written to the connection.
+    is_lost: bool,
 }
 
 /// Somebody else hands on what is said, and keeps the client from giving up.
@@ -46,6 +53,14 @@ pub trait Aside {
     fn say(&self, message: &[u8]) -> io::Result<()>;
     /// All that was asked so far can go out.
     fn settle(&self);
+}
+
+/// Whose stream it would be that is resumed, and which lists its client knows.
+#[derive(Clone, Copy)]
+pub struct Resumption<'x> {
+    pub trails: &'x TrailTable,
+    pub session: u128,
+    pub state: State,
 }
 
 /// Progress of one call, as its client knows it.
@@ -84,18 +99,13 @@ struct ProgressNotification<'a> {
 }
 
 impl<'x, 'c> Outlet<'x, 'c> {
+    /// `resumption` is none in a revision whose streams cannot be resumed.
     pub fn new(
         exchange: &'x mut Exchange<'c>,
         headers: &'x [(&'x str, &'x str)],
-        ids: &'x EventIds,
-        state: State,
+        resumption: Option<Resumption<'x>>,
     ) -> Outlet<'x, 'c> {
-        Outlet::to(To::Exchange(Reply { exchange, headers, ids: Some((ids, state)) }))
-    }
-
-    /// For a revision whose streams cannot be resumed.
-    pub fn without_ids(exchange: &'x mut Exchange<'c>, headers: &'x [(&'x str, &'x str)]) -> Outlet<'x, 'c> {
-        Outlet::to(To::Exchange(Reply { exchange, headers, ids: None }))
+        Outlet::to(To::Exchange(Reply { exchange, headers, resumption, trail: None, is_lost: false }))
     }
 
     /// For a call that is not served by the connection of its client.
@@ -110,13 +120,13 @@ impl<'x, 'c> Outlet<'x, 'c> {
     /// The client's socket, to be watched while somebody else is waited for.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.to {
-            To::Exchange(reply) => reply.exchange.socket(),
-            To::Aside(_) => None,
+            To::Exchange(reply) if reply.is_connected() => reply.exchange.socket(),
+            To::Exchange(_) | To::Aside(_) => None,
         }
     }
 
     pub fn is_streaming(&self) -> bool {
-        matches!(&self.to, To::Exchange(reply) if reply.exchange.is_streaming())
+        matches!(&self.to, To::Exchange(reply) if reply.is_streaming())
     }
 
     /// Sends a notification ahead of the answer.
@@ -135,23 +145,43 @@ impl<'x, 'c> Outlet<'x, 'c> {
         }
     }
 
-    /// To be called now and then while the answer is waited for: keeps intermediaries and clients from giving up.
+    /// To be called now and then while the answer is waited for: keeps intermediaries and clients from giving up. An error
+    /// says that nobody waits for the answer any more.
     pub fn keep_alive(&mut self, progress: &mut Progress) -> io::Result<()> {
+        let To::Exchange(reply) = &mut self.to else { return Ok(()) };
+        if reply.trail.as_ref().is_some_and(|trail| trail.is_given_up(Instant::now())) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         if self.quiet_since.elapsed() < SSE_COMMENT_EVERY {
             return Ok(());
         }
         self.quiet_since = Instant::now();
-        let To::Exchange(reply) = &mut self.to else { return Ok(()) };
         reply.start_stream()?;
         match progress.still_running() {
             Some(message) => reply.notify(&message),
-            None => reply.exchange.write(&[&sse::comment("")]),
+            None => reply.write(&sse::comment("")),
         }
     }
 
     /// How long to wait at most before the next `keep_alive`.
     pub fn keep_alive_due(&self) -> Duration {
         SSE_COMMENT_EVERY.saturating_sub(self.quiet_since.elapsed()).max(Duration::from_millis(10))
+    }
+
+    /// The client's connection has broken. True: it can come back for the rest, so the call goes on.
+    pub fn lose(&mut self) -> bool {
+        match &mut self.to {
+            To::Exchange(reply) => reply.lose(),
+            To::Aside(_) => false,
+        }
+    }
+
+    /// Lets the client go while the call runs: it comes back for the rest after `retry`. Without effect where it cannot.
+    pub fn release(&mut self, retry: Duration) -> io::Result<()> {
+        match &mut self.to {
+            To::Exchange(reply) => reply.release(retry),
+            To::Aside(_) => Ok(()),
+        }
     }
 
     /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
@@ -165,18 +195,39 @@ impl<'x, 'c> Outlet<'x, 'c> {
 }
 
 impl Reply<'_, '_> {
+    fn is_streaming(&self) -> bool {
+        self.trail.is_some() || self.exchange.is_streaming()
+    }
+
     fn notify(&mut self, message: &[u8]) -> io::Result<()> {
         self.start_stream()?;
         self.write_event(message)
     }
 
-    fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
-        if self.exchange.is_streaming() {
-            if parts.is_empty() {
-                return self.exchange.finish();
-            }
-            let id = self.next_id();
-            return self.exchange.write_last(&[&sse::encode(id.as_deref(), &parts.concat())]);
+    fn lose(&mut self) -> bool {
+        self.is_lost = true;
+        self.trail.as_ref().inspect(|trail| trail.desert(Instant::now())).is_some()
+    }
+
+    fn release(&mut self, retry: Duration) -> io::Result<()> {
+        if self.resumption.is_none() || !self.is_connected() {
+            return Ok(());
+        }
+        // The thread of this connection runs the call and takes no other request.
+        self.exchange.close_after();
+        self.start_stream()?;
+        self.write(&sse::retry(retry))?;
+        if self.lose() && self.exchange.is_streaming() {
+            // What fails here fails for a client that has gone by itself.
+            let _ = self.exchange.finish();
+            self.exchange.end_sending();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
+        if self.is_streaming() {
+            return self.finish_stream(parts);
         }
         if parts.is_empty() {
             return self.exchange.respond(202, self.headers, &[]);
@@ -186,27 +237,52 @@ impl Reply<'_, '_> {
         self.exchange.respond(status, &all, parts)
     }
 
+    fn finish_stream(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let last = (!parts.is_empty()).then(|| self.event(&parts.concat()));
+        match last {
+            _ if self.is_lost => Err(io::ErrorKind::ConnectionAborted.into()),
+            Some(event) if self.is_connected() => self.exchange.write_last(&[&event]),
+            _ => self.exchange.finish(),
+        }
+    }
+
     fn start_stream(&mut self) -> io::Result<()> {
-        if self.exchange.is_streaming() {
+        if self.is_streaming() {
             return Ok(());
         }
         let mut all = SSE_HEADERS.to_vec();
         all.extend_from_slice(self.headers);
         self.exchange.start_stream(200, &all)?;
-        if self.ids.is_none() {
-            return Ok(());
-        }
-        self.exchange.write(&[&sse::retry(SSE_RETRY)])?;
+        let Some(Resumption { trails, session, state }) = self.resumption else { return Ok(()) };
+        self.trail = Some(trails.begin(session, state));
+        self.write(&sse::retry(SSE_RETRY))?;
         self.write_event(b"")
     }
 
     fn write_event(&mut self, message: &[u8]) -> io::Result<()> {
-        let id = self.next_id();
-        self.exchange.write(&[&sse::encode(id.as_deref(), message)])
+        let event = self.event(message);
+        self.write(&event)
     }
 
-    fn next_id(&self) -> Option<String> {
-        self.ids.map(|(ids, state)| ids.next(state))
+    /// An event as it is written, kept where the stream can be resumed.
+    fn event(&self, message: &[u8]) -> Arc<Vec<u8>> {
+        match &self.trail {
+            Some(trail) => trail.push(message),
+            None => Arc::new(sse::encode(None, message)),
+        }
+    }
+
+    /// A connection that fails is an error only where its client cannot come back.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.is_connected() {
+            return Ok(());
+        }
+        self.exchange.write(&[bytes]).or_else(|error| if self.lose() { Ok(()) } else { Err(error) })
+    }
+
+    /// The client is still at the connection on which it called.
+    fn is_connected(&self) -> bool {
+        !self.is_lost && self.trail.as_ref().is_none_or(Writer::is_first)
     }
 }
 

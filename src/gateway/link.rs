@@ -261,6 +261,12 @@ impl Link {
         self.request("POST", session, &more, &[message], deadline, idempotent)
     }
 
+    /// The rest of a stream that broke off after this event.
+    pub fn resume(&self, session: &UpstreamSession, last_id: &str, deadline: Deadline) -> Result<Reply, UpstreamError> {
+        let more = [("Accept", "text/event-stream"), ("Last-Event-ID", last_id)];
+        self.request("GET", session, &more, &[], deadline, true)
+    }
+
     /// The stream of a session.
     pub fn follow(&self, session: &UpstreamSession, deadline: Deadline) -> Result<Reply, UpstreamError> {
         self.request("GET", session, &[("Accept", "text/event-stream")], &[], deadline, true)

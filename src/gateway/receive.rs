@@ -1,9 +1,13 @@
 //! Reading what an instance answers to one request: a document, or a stream whose notifications and questions are handed
 //! on in order.
 //!
+//! A stream that ends before its answer is asked for again from its last event on, as MCP has it (transports, resumability).
+//!
 //! **Invariant**: whoever waits is told of every wake-up, and may end the wait.
 //! **Thread**: that of whoever calls.
-//! **Bounds**: `BODY_BYTES_MAX`, the deadline.
+//! **Bounds**: `BODY_BYTES_MAX`, the deadline, `RESUMPTIONS_MAX`.
+
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -11,6 +15,7 @@ use crate::deadline::Deadline;
 use crate::gateway::rewrite::{Response, response_in};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::Waiting;
+use crate::http::client_error::ClientError;
 use crate::http::reply::{Reply, Wake};
 use crate::http::sse::Decoder;
 use crate::jsonrpc::{self, Message};
@@ -24,12 +29,20 @@ pub struct Awaited<'a> {
     pub answer: &'a dyn Fn(&[u8]),
     /// It belongs to a session, of which 404 says that it is over.
     pub in_session: bool,
+    /// Asks for the rest of a stream that ended after the event of this id.
+    pub resume: &'a dyn Fn(&str) -> Result<Reply, UpstreamError>,
 }
+
+const NO_ANSWER: UpstreamError = UpstreamError::NotMcp("its stream ended without an answer");
+/// How often a stream is asked for again that brings nothing new.
+const RESUMPTIONS_MAX: usize = 2;
+/// The pause before that, where the instance names none.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Awaited<'static> {
     /// Of a request during which nothing can be answered.
     pub fn alone(id: u64, deadline: Deadline) -> Awaited<'static> {
-        Awaited { id, deadline, answer: &|_| {}, in_session: true }
+        Awaited { id, deadline, answer: &|_| {}, in_session: true, resume: &|_| Err(NO_ANSWER) }
     }
 
     /// Of a request that belongs to no session (2026-07-28).
@@ -42,8 +55,7 @@ impl Awaited<'static> {
 pub fn response(reply: &mut Reply, awaited: &Awaited<'_>, client: &mut dyn Waiting) -> Result<Response, UpstreamError> {
     wait_head(reply, awaited.deadline, client)?;
     let status = reply.head().status();
-    let streamed = reply.head().header("content-type").is_some_and(|value| value.starts_with("text/event-stream"));
-    if status == 200 && streamed {
+    if is_stream(reply) {
         return events(reply, awaited, client);
     }
     let mut text = Vec::new();
@@ -57,18 +69,72 @@ pub fn response(reply: &mut Reply, awaited: &Awaited<'_>, client: &mut dyn Waiti
 }
 
 fn events(reply: &mut Reply, awaited: &Awaited<'_>, client: &mut dyn Waiting) -> Result<Response, UpstreamError> {
+    let mut place = Place { last_id: None, retry: RETRY, in_vain: 0 };
+    loop {
+        let broken = match stream(reply, awaited, client, &mut place) {
+            Ok(Some(response)) => return Ok(response),
+            Ok(None) => None,
+            Err(error) if has_broken(&error) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let Some(last_id) = place.last_id.clone().filter(|_| place.in_vain < RESUMPTIONS_MAX) else {
+            return Err(broken.unwrap_or(NO_ANSWER));
+        };
+        if broken.is_none() {
+            // It lets us go for the while, and so we let go whoever waits for us.
+            client.release(place.retry).map_err(|_| UpstreamError::Cancelled)?;
+        }
+        // What broke is mostly an instance that died: whoever waits is to know at once.
+        if broken.is_none() || place.in_vain > 0 {
+            pause(place.retry, awaited.deadline, client)?;
+        }
+        place.in_vain += 1;
+        match (awaited.resume)(&last_id) {
+            Ok(resumed) => *reply = resumed,
+            Err(error) => return Err(broken.unwrap_or(error)),
+        }
+        wait_head(reply, awaited.deadline, client)?;
+        if !is_stream(reply) {
+            return Err(broken.unwrap_or(NO_ANSWER));
+        }
+    }
+}
+
+fn has_broken(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Http(ClientError::Closed { .. } | ClientError::Read { .. }))
+}
+
+/// How far a stream was read, whichever connections brought it.
+struct Place {
+    last_id: Option<String>,
+    retry: Duration,
+    /// Resumptions since the last event.
+    in_vain: usize,
+}
+
+/// Reads one connection's part of a stream: up to the response, or to its end.
+fn stream(
+    reply: &mut Reply,
+    awaited: &Awaited<'_>,
+    client: &mut dyn Waiting,
+    place: &mut Place,
+) -> Result<Option<Response>, UpstreamError> {
     let mut decoder = Decoder::new();
     let mut bytes = Vec::new();
     loop {
         while let Some(event) = decoder.next().map_err(|_| UpstreamError::NotMcp("an event of it is too large"))? {
+            place.retry = event.retry.map_or(place.retry, Duration::from_millis);
+            if event.id.is_some() {
+                (place.last_id, place.in_vain) = (event.id, 0);
+            }
             let text = event.data.into_bytes();
             if let Some((part, is_error)) = response_in(&text, awaited.id) {
-                return Ok(Response { text, part, is_error });
+                return Ok(Some(Response { text, part, is_error }));
             }
             hand_on(&text, awaited, client)?;
         }
         if reply.is_complete() {
-            return Err(UpstreamError::NotMcp("its stream ended without an answer"));
+            return Ok(None);
         }
         bytes.clear();
         client.settle();
@@ -79,6 +145,24 @@ fn events(reply: &mut Reply, awaited: &Awaited<'_>, client: &mut dyn Waiting) ->
         }
         decoder.push(&bytes);
     }
+}
+
+/// Waits before a stream is asked for again, as its server wishes.
+fn pause(time: Duration, deadline: Deadline, client: &dyn Waiting) -> Result<(), UpstreamError> {
+    const STEP: Duration = Duration::from_millis(50);
+    let until = deadline.sooner(time);
+    while !until.has_passed() {
+        if client.is_cancelled() {
+            return Err(UpstreamError::Cancelled);
+        }
+        std::thread::sleep(until.left().min(STEP));
+    }
+    Ok(())
+}
+
+fn is_stream(reply: &Reply) -> bool {
+    let kind = reply.head().header("content-type");
+    reply.head().status() == 200 && kind.is_some_and(|value| value.starts_with("text/event-stream"))
 }
 
 fn hand_on(text: &[u8], awaited: &Awaited<'_>, client: &mut dyn Waiting) -> Result<(), UpstreamError> {

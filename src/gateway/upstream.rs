@@ -211,7 +211,8 @@ impl Upstream {
         let (message, fields) = self.link.message(session, id, method, params);
         let mut reply = self.link.send_with(session, &fields, &message, deadline, true)?;
         let answer = |message: &[u8]| self.answer(session, message, deadline);
-        let awaited = Awaited { id, deadline, answer: &answer, in_session: !session.is_modern() };
+        let resume = |last_id: &str| self.link.resume(session, last_id, deadline);
+        let awaited = Awaited { id, deadline, answer: &answer, in_session: !session.is_modern(), resume: &resume };
         receive::response(&mut reply, &awaited, &mut NoClient)
     }
 
@@ -261,15 +262,19 @@ impl Upstream {
         let id = self.link.next_id();
         let message = request_text(id, call.method.as_str(), &rewritten_params(call, name, id));
         let mut reply = self.link.send(session, &message, deadline, false)?;
-        let canceller = reply.canceller();
-        let (link, cancelled_session) = (Arc::clone(&self.link), Arc::clone(session));
-        call.ticket.on_cancel(move || {
-            canceller.cancel();
-            link.tell_cancelled(&cancelled_session, id);
-        });
+        let cancels = |reply: &Reply| {
+            let canceller = reply.canceller();
+            let (link, session) = (Arc::clone(&self.link), Arc::clone(session));
+            call.ticket.on_cancel(move || {
+                canceller.cancel();
+                link.tell_cancelled(&session, id);
+            });
+        };
+        cancels(&reply);
+        let resume = |last_id: &str| self.link.resume(session, last_id, deadline).inspect(cancels);
         let answer = |message: &[u8]| self.answer(session, message, deadline);
-        let result =
-            receive::response(&mut reply, &Awaited { id, deadline, answer: &answer, in_session: true }, client);
+        let awaited = Awaited { id, deadline, answer: &answer, in_session: true, resume: &resume };
+        let result = receive::response(&mut reply, &awaited, client);
         if call.ticket.is_cancelled() {
             return Err(UpstreamError::Cancelled);
         }

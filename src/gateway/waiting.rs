@@ -5,6 +5,7 @@
 //! **Thread**: the connection's, or whichever the gateway itself waits on.
 
 use std::io;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -35,6 +36,10 @@ pub trait Waiting {
     fn settle(&mut self) {}
     /// An answer for the instance that has come.
     fn answer(&mut self) -> Option<Vec<u8>>;
+    /// Whoever waits does so no longer.
+    fn is_cancelled(&self) -> bool;
+    /// The instance will go on after this time; until then nobody need hold a connection.
+    fn release(&mut self, retry: Duration) -> io::Result<()>;
 }
 
 /// The gateway itself waits.
@@ -64,6 +69,14 @@ impl Waiting for NoClient {
 
     fn answer(&mut self) -> Option<Vec<u8>> {
         None
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    fn release(&mut self, _: Duration) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -128,7 +141,8 @@ impl Client<'_, '_, '_> {
         match wire::wait_readable(cancelled, beside, self.outlet.keep_alive_due().min(deadline.left())) {
             Ok(Waited::Called) => Ok(()),
             Ok(Waited::TimedOut) => self.woken(&Wake::Tick),
-            Ok(Waited::Readable | Waited::WatchedGone) | Err(_) => Err(UpstreamError::Cancelled),
+            Ok(Waited::WatchedGone) => self.woken(&Wake::WatchedGone),
+            Ok(Waited::Readable) | Err(_) => Err(UpstreamError::Cancelled),
         }
     }
 
@@ -167,6 +181,7 @@ impl Waiting for Client<'_, '_, '_> {
         match wake {
             Wake::Ready | Wake::Called => Ok(()),
             Wake::Tick => self.outlet.keep_alive(&mut self.progress).map_err(|_| UpstreamError::Cancelled),
+            Wake::WatchedGone if self.outlet.lose() => Ok(()),
             Wake::WatchedGone => Err(UpstreamError::Cancelled),
         }
     }
@@ -196,5 +211,13 @@ impl Waiting for Client<'_, '_, '_> {
 
     fn answer(&mut self) -> Option<Vec<u8>> {
         self.relayed.answer()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.ticket.is_cancelled()
+    }
+
+    fn release(&mut self, retry: Duration) -> io::Result<()> {
+        self.outlet.release(retry)
     }
 }

@@ -171,6 +171,19 @@ impl<'a> Exchange<'a> {
         matches!(self.answer, Answer::Stream(_))
     }
 
+    /// The connection takes no other request. To be said before the answer begins, so that its head says so.
+    pub fn close_after(&mut self) {
+        self.transport.close();
+    }
+
+    /// Nothing more is sent on this connection, whose thread goes on with something else.
+    pub fn end_sending(&mut self) {
+        if let Some(socket) = self.transport.socket() {
+            // It fails where the client has closed it, which is as good.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+        }
+    }
+
     /// The client's socket, to be watched while a call runs; `None` if the engine does not show it.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.transport.socket()

@@ -38,7 +38,7 @@ pub struct Cancel {
 pub struct Watch<'a> {
     pub deadline: Deadline,
     pub cancel: &'a Cancel,
-    /// A socket whose peer waits for the result; when the peer is gone, the child is ended.
+    /// A socket whose peer waits for the result; when the peer is gone, the child is ended, unless the dialog goes on.
     pub watched: Option<BorrowedFd<'a>>,
     /// Whom the child talks to.
     pub dialog: &'a mut dyn Dialog,
@@ -161,7 +161,7 @@ impl<'i> Running<'i> {
     }
 
     fn see_through(mut self, wake: &PipeReader, watch: Watch<'_>) -> io::Result<Finished> {
-        let Watch { deadline, watched, dialog, .. } = watch;
+        let Watch { deadline, mut watched, dialog, .. } = watch;
         if let Err(error) = self.unblock() {
             self.signal(Signal::KILL);
             let _ = self.child.wait();
@@ -196,6 +196,9 @@ impl<'i> Running<'i> {
             }
             dialog.settle();
             ready = self.wait(wake, watched, dialog.answers(), self.pause(now, idle_due, deadline))?;
+            if ready.peer_gone && dialog.peer_gone() {
+                (watched, ready.peer_gone) = (None, false);
+            }
         }
     }
 

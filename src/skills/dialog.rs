@@ -23,6 +23,11 @@ pub trait Dialog {
     /// Called about every `SSE_COMMENT_EVERY`, so that a silent script does not look like a dead one.
     fn idle(&mut self);
 
+    /// The peer that is watched has gone. True: the script goes on without it.
+    fn peer_gone(&mut self) -> bool {
+        false
+    }
+
     /// The script tells something; `params` is JSON text of an object.
     fn tell(&mut self, method: &str, params: &str);
 

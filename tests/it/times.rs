@@ -112,7 +112,7 @@ fn a_reader_that_takes_nothing_is_let_go_and_keeps_no_thread() {
 }
 
 #[test]
-fn a_client_that_does_not_read_ends_its_script() {
+fn a_client_that_does_not_read_and_does_not_come_back_ends_its_script() {
     let (world, _gateway, instance) = dialog::start();
     let session = Session::open(instance.address, R06);
     let note = world.path().join("note");
@@ -120,5 +120,6 @@ fn a_client_that_does_not_read_ends_its_script() {
     let _stream = session.post_stream(&shout).expect("the head of a stream");
     let pid: u32 = until_some(PATIENCE, "the script runs", || fs::read_to_string(&note).ok()?.parse().ok());
     assert!(is_alive(pid));
-    until(Duration::from_secs(30), "the script is ended", || !is_alive(pid));
+    // The time of a reader that takes nothing, half a minute to come back, and the pause between two looks.
+    until(Duration::from_secs(65), "the script is ended", || !is_alive(pid));
 }
