@@ -7,6 +7,7 @@
 //! **Bounds**: `QUESTIONS_PER_CALL_MAX`, `QUESTIONS_MAX`. How long is waited is the call's matter.
 //! Left out on purpose: answers that arrive at another process than asked; the stream they belong to is here.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -122,6 +123,7 @@ impl<'t> Questions<'t> {
             Asker::Stream { table, session, .. } => {
                 let number = table.ask(session, waiting)?;
                 let id = table.id(number);
+                let params = with_elicitation_id(params, value);
                 let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
                 (number, Some(text.into_bytes()))
             }
@@ -204,6 +206,15 @@ impl Asker<'_> {
             Asker::Desk(desk) => desk.offers(needed),
         }
     }
+}
+
+/// On a stream the question for a URL needs an id (2025-11-25), which 2026-07-28 does not have.
+fn with_elicitation_id(params: &str, mut value: Value) -> Cow<'_, str> {
+    if value.get("mode").and_then(Value::as_str) != Some("url") || value.get("elicitationId").is_some() {
+        return Cow::Borrowed(params);
+    }
+    value["elicitationId"] = format!("{:032x}", u128::from_be_bytes(os::random_bytes::<16>())).into();
+    Cow::Owned(value.to_string())
 }
 
 fn too_many() -> ErrorObject {
@@ -301,6 +312,18 @@ mod tests {
             assert_eq!(asked.is_ok(), is_asked, "{method} {params}: {asked:?}");
         }
         assert!(lock(&table.open).is_empty(), "questions end with their call");
+    }
+
+    #[test]
+    fn a_question_for_a_url_has_an_id_on_a_stream() {
+        let of = |params: &str| -> Value {
+            let value = serde_json::from_str(params).expect("it is JSON");
+            serde_json::from_str(&with_elicitation_id(params, value)).expect("it is JSON")
+        };
+        assert_eq!(of(r#"{"mode":"url","url":"u"}"#)["elicitationId"].as_str().map(str::len), Some(32));
+        for params in [r#"{"mode":"url","elicitationId":"own"}"#, r#"{"mode":"form"}"#, "{}"] {
+            assert_eq!(of(params), serde_json::from_str::<Value>(params).expect("it is JSON"));
+        }
     }
 
     #[test]

@@ -11,7 +11,6 @@
 //! **Bounds**: `PARKED_CALLS_MAX`, the call's deadline, `PARKED_ANSWER_KEPT`, and those of `desk.rs` and `line.rs`.
 //! Left out on purpose: parked calls of other processes; a client whose process has gone begins anew.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -286,6 +285,12 @@ fn unknown_state() -> ErrorObject {
     ErrorObject::invalid_params(text)
 }
 
+/// What a client would have to offer for its request to be served.
+pub fn lacking(needed: ClientCapabilities) -> ErrorObject {
+    let text = format!("this needs a client that offers {}", needed.in_words());
+    ErrorObject::new(MISSING_CLIENT_CAPABILITY, text).with_data(json!({"requiredCapabilities": needed.declared()}))
+}
+
 /// A call that failed after it was refused a question says what its client would have to offer.
 fn with_lack(answer: Answer, lacks: ClientCapabilities) -> Answer {
     let has_failed = || match &answer {
@@ -296,9 +301,5 @@ fn with_lack(answer: Answer, lacks: ClientCapabilities) -> Answer {
     if lacks == ClientCapabilities::NONE || !has_failed() {
         return answer;
     }
-    let declared = lacks.declared();
-    let names: Vec<Cow<'_, str>> = declared.keys().map(Cow::from).collect();
-    let text = format!("this needs a client that offers {}", names.join(" and "));
-    let error = ErrorObject::new(MISSING_CLIENT_CAPABILITY, text);
-    Err(error.with_data(json!({"requiredCapabilities": declared})).into())
+    Err(lacking(lacks).into())
 }

@@ -9,12 +9,12 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::base64;
+use crate::endpoint::desk::without_elicitation_id;
+use crate::endpoint::rounds::lacking;
 use crate::endpoint::service::{Answer, Failure, Payload};
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::mirror::Mirror;
-use crate::mcp::{
-    ClientCapabilities, LogLevel, MISSING_CLIENT_CAPABILITY, MODERN, RawObject, URL_ELICITATION_REQUIRED,
-};
+use crate::mcp::{ClientCapabilities, LogLevel, MODERN, RawObject, URL_ELICITATION_REQUIRED};
 
 /// What a request says beside its body.
 pub type Fields = Vec<(String, String)>;
@@ -131,13 +131,13 @@ pub fn instead_of_url_error(error: &[u8], client: ClientCapabilities) -> Option<
     }
     let needed = ClientCapabilities { elicitation_url: true, ..ClientCapabilities::NONE };
     if !client.contains(needed) {
-        let error = ErrorObject::new(MISSING_CLIENT_CAPABILITY, "this needs a client that offers elicitation by URL");
-        return Some(Err(error.with_data(json!({"requiredCapabilities": needed.declared()})).into()));
+        return Some(Err(lacking(needed).into()));
     }
     let elicitations = error.get("data").and_then(|data| data.get("elicitations")).and_then(Value::as_array);
     let mut requests = Map::new();
     for (number, elicitation) in elicitations.into_iter().flatten().enumerate() {
-        requests.insert(format!("url-{}", number + 1), json!({"method": "elicitation/create", "params": elicitation}));
+        let params = without_elicitation_id(elicitation.clone());
+        requests.insert(format!("url-{}", number + 1), json!({"method": "elicitation/create", "params": params}));
     }
     if requests.is_empty() {
         let message = error.get("message").and_then(Value::as_str).unwrap_or("it sends the user to no URL");

@@ -75,6 +75,19 @@ impl ClientCapabilities {
         ClientCapabilities::from_bits(self.bits() | other.bits())
     }
 
+    /// For people to read.
+    pub fn in_words(self) -> String {
+        let all = [
+            (self.roots, "roots"),
+            (self.sampling && !self.sampling_tools, "sampling"),
+            (self.sampling_tools, "sampling with tools"),
+            (self.elicitation, "elicitation by form"),
+            (self.elicitation_url, "elicitation by URL"),
+        ];
+        let words: Vec<&str> = all.into_iter().filter(|(has, _)| *has).map(|(_, word)| word).collect();
+        words.join(" and ")
+    }
+
     /// As a client declares them.
     pub fn declared(self) -> Map<String, Value> {
         let mut members = Map::new();
@@ -155,6 +168,8 @@ mod tests {
             assert_eq!(ClientCapabilities::needed_for(method, &params), needed, "{method} {params}");
         }
         let forms = ClientCapabilities { elicitation: true, ..none };
+        let both = forms.union(ClientCapabilities { elicitation_url: true, roots: true, ..none });
+        assert_eq!(both.in_words(), "roots and elicitation by form and elicitation by URL");
         assert!(forms.contains(none) && forms.contains(forms) && !none.contains(forms));
     }
 }

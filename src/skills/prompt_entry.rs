@@ -272,11 +272,11 @@ mod tests {
         let front = |lines: &str| format!("---\nname: x\nprompts:\n- name: p\n{lines}---\n");
         let b = |value: &str| format!("---\nname: b\nprompts: {value}\n---\n");
         for (file, text, expected) in [
-            ("SKILL.md", front(""), "SKILL.md:4: a prompt has either `template` or `messages`"),
+            ("SKILL.md", front(""), "SKILL.md:4: a prompt has one of `template`, `messages`, `source_file`"),
             (
                 "SKILL.md",
                 front("  template: t\n  messages: [{text: t}]\n"),
-                "SKILL.md:4: a prompt has either `template` or `messages`",
+                "SKILL.md:4: a prompt has one of `template`, `messages`, `source_file`",
             ),
             ("SKILL.md", front("  template: [t]\n"), "SKILL.md:5: `template` must be text, not a list"),
             ("SKILL.md", front("  messages: []\n"), "SKILL.md:5: `messages` must be a list of messages"),
@@ -345,6 +345,12 @@ mod tests {
                 "SKILL.md",
                 b("{a: 1}"),
                 "SKILL.md:3: `prompts` must be a list, or the name of a file, a folder or several (`*`)",
+            ),
+            ("SKILL.md", front("  source_file: no.sh\n"), "SKILL.md:5: `source_file`: there is no script \"no.sh\""),
+            (
+                "SKILL.md",
+                front("  template: t\n  dialog: true\n"),
+                "SKILL.md:4: `dialog` is for a prompt with a `source_file`",
             ),
             ("SKILL.md", b("none.yaml"), "SKILL.md:3: `prompts`: there is no file \"none.yaml\" in the skill folder"),
             (

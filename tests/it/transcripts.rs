@@ -2,10 +2,13 @@
 //!
 //! A file of `tests/transcripts/` is a list of exchanges. Lines that begin with `>` are sent, lines that begin with
 //! `<` must come back; `#` begins a comment. The first line of a request names the port it goes to:
-//! `> gateway POST /mcp`. What differs from run to run is masked: `<session>`, `<event>`, `<port>`, `<short>`.
-//! `{session}` in a request is the id that the exchange before it got, `{short}` begins the names of the instance's tools.
+//! `> gateway POST /mcp`. What differs from run to run is masked: `<session>`, `<event>`, `<port>`, `<short>`
+//! and the like.
+//! `{session}` in a request is the id that the exchange before it got, `{state}` the `requestState` that came last, `{short}`
+//! begins the names of the instance's tools. Files called `*-asking.txt` have a skill that asks.
 //! `UPDATE=1 cargo test --test it transcripts` rewrites what came back.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +36,8 @@ struct Player {
     world: World,
     instance: Program,
     session: String,
+    state: RefCell<String>,
+    question: RefCell<String>,
 }
 
 #[test]
@@ -46,7 +51,7 @@ fn what_is_said_is_what_the_transcripts_say() {
     let mut faults = Vec::new();
     for file in files {
         let before = fs::read_to_string(&file).expect("a readable transcript");
-        let after = Player::new().play(&before);
+        let after = Player::new(file.to_string_lossy().contains("-asking")).play(&before);
         if update {
             fs::write(&file, after).expect("the transcript is rewritten");
         } else if before != after {
@@ -57,15 +62,19 @@ fn what_is_said_is_what_the_transcripts_say() {
 }
 
 impl Player {
-    fn new() -> Player {
+    fn new(asking: bool) -> Player {
         let world = World::new();
         skill::probe(&world.skills());
+        if asking {
+            skill::desk(&world.skills());
+        }
         let instance = world.start_with_skills("maya");
         world.wait_instances(1);
-        let tool = format!("{}__probe_tools__echo", instance.short());
+        let tool = if asking { "desk__ask" } else { "probe_tools__echo" };
+        let tool = format!("{}__{tool}", instance.short());
         let mut session = Session::open(world.gateway(), R06);
         until(PATIENCE, "the tool is listed", || session.tool_names().contains(&tool));
-        Player { world, instance, session: String::new() }
+        Player { world, instance, session: String::new(), state: RefCell::default(), question: RefCell::default() }
     }
 
     fn play(&mut self, text: &str) -> String {
@@ -156,12 +165,24 @@ impl Player {
             Ok(value) => serde_json::to_string_pretty(&value).expect("JSON encodes"),
             Err(_) => text.to_owned(),
         };
+        let value = |line: &str, name: &str| {
+            let line = line.trim().trim_end_matches(',');
+            Some(line.strip_prefix(&format!("\"{name}\": \""))?.strip_suffix('"')?.to_owned())
+        };
+        if let Some(state) = pretty.lines().find_map(|line| value(line, "requestState")) {
+            self.state.replace(state);
+        }
+        let is_question =
+            |id: &String| id.len() > 16 && id.bytes().all(|byte| byte == b'.' || byte.is_ascii_hexdigit());
+        if let Some(question) = pretty.lines().find_map(|line| value(line, "id").filter(is_question)) {
+            self.question.replace(question);
+        }
         pretty.lines().map(|line| self.mask(line)).collect()
     }
 
     fn mask(&self, line: &str) -> String {
         let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
-        let masks: BTreeMap<String, &str> = [
+        let mut masks: BTreeMap<String, &str> = [
             (self.instance.instance_id.clone(), "<instance>"),
             (self.instance.short().to_owned(), "<short>"),
             (self.instance.address.port().to_string(), "<port>"),
@@ -169,6 +190,8 @@ impl Player {
             (version, "\"version\": \"<version>\""),
         ]
         .into();
+        let (state, question) = (self.state.borrow().clone(), self.question.borrow().clone());
+        masks.extend([(state, "<state>"), (question, "<question>")].into_iter().filter(|(text, _)| !text.is_empty()));
         // The longest first: the short form is a part of the id.
         let mut masks: Vec<_> = masks.into_iter().collect();
         masks.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
@@ -176,7 +199,9 @@ impl Player {
     }
 
     fn fill(&self, line: &str) -> String {
-        line.replace("{session}", &self.session).replace("{short}", self.instance.short())
+        line.replace("{session}", &self.session)
+            .replace("{short}", self.instance.short())
+            .replace("{state}", &self.state.borrow())
     }
 }
 
