@@ -7,7 +7,7 @@ PYTHON ?= python3
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help check test unit it replay tiny fuzz clients conformance demo run bench soak install
+.PHONY: help check test unit it model replay tiny fuzz clients conformance demo run bench soak install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,13 +17,16 @@ check: ## formatting, clippy with warnings denied, tests but the clients': what 
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory unit replay it
 
-test: check tiny clients conformance ## installs whatever the tests need and runs them all
+test: check model tiny clients conformance ## installs whatever the tests need and runs them all
 
 unit: ## tests beside the code
 	$(CARGO) test --locked --lib
 
 it: ## tests that run the built program; most of their time is waiting, so that many run at once
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} $(CARGO) test --locked --test it
+
+model: ## clients, instances and kills in an order that a seed decides; SEED=7 replays one, SEEDS=100 plays so many
+	$(CARGO) test --locked --test model
 
 tiny: ## the same checks with the engine of the design card; the tests with hostile input are left out
 	$(CARGO) clippy --locked --all-targets --features tiny-http -- -D warnings
@@ -36,7 +39,7 @@ replay: ## the seeds of the fuzz targets, on stable Rust
 fuzz: ## each parser against hostile input for SECONDS=600; TARGETS=... for some; needs a nightly toolchain, installs cargo-fuzz
 	tests/fuzz/run.sh $(SECONDS) $(TARGETS)
 
-clients: ## official Python and TypeScript clients against a gateway with two instances
+clients: ## real clients (Python, TypeScript, Rust, FastMCP, Inspector) against a gateway that is killed under them
 	tests/clients/install.sh
 	$(CARGO) build --locked --quiet --bins
 	$(PYTHON) tests/clients/run.py

@@ -93,10 +93,15 @@ impl Service for GatewayService {
         }
         let route = self.route(call)?;
         let (mirror, deadline) = (route.mirror.as_deref(), deadline(&route, call));
-        let answer = route.upstream.call(&route.name, mirror, call, deadline, outlet)?;
-        match call.method {
-            CallMethod::ReadResource => Ok(with_published_uris(answer, &route.upstream.instance)),
-            _ => Ok(answer),
+        let answer = route.upstream.call(&route.name, mirror, call, deadline, outlet);
+        if !matches!(call.method, CallMethod::ReadResource | CallMethod::CompleteResource) {
+            return answer;
+        }
+        let instance = &route.upstream.instance;
+        match answer {
+            Ok(answer) => Ok(with_published_uris(answer, instance)),
+            Err(Failure::Error(error)) => Err(Failure::Error(with_published_uris(error, instance))),
+            cancelled => cancelled,
         }
     }
 
@@ -159,16 +164,22 @@ impl GatewayService {
     }
 }
 
-/// What an instance read for us, under the URIs that our clients know.
+/// What an instance read for us, or why it could not, under the URIs that our clients know.
 fn with_published_uris(answer: Payload, instance: &Instance) -> Payload {
-    let Ok(mut result) = serde_json::from_slice::<Value>(answer.as_bytes()) else { return answer };
-    let contents = result.get_mut("contents").and_then(Value::as_array_mut);
-    for content in contents.into_iter().flatten() {
-        if let Some(uri) = content.get("uri").and_then(Value::as_str) {
-            content["uri"] = published_uri(instance, uri).into();
+    let Ok(Value::Object(mut members)) = serde_json::from_slice(answer.as_bytes()) else { return answer };
+    for (member, value) in &mut members {
+        let holders = match (member.as_str(), value) {
+            ("contents", Value::Array(contents)) => contents.as_mut_slice(),
+            ("data", data) => std::slice::from_mut(data),
+            _ => continue,
+        };
+        for holder in holders {
+            if let Some(uri) = holder.get("uri").and_then(Value::as_str) {
+                holder["uri"] = published_uri(instance, uri).into();
+            }
         }
     }
-    Payload::Owned(jsonrpc::to_bytes(&result))
+    Payload::Owned(jsonrpc::to_bytes(&members))
 }
 
 impl Site for GatewaySite {

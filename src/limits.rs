@@ -209,6 +209,9 @@ pub const PROMPTS_MAX: usize = 2000;
 pub const RESOURCES_MAX: usize = 2000;
 /// Bytes of a published list of one of these. Beyond: the further ones are left out with a warning.
 pub const OFFER_LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a whole list of a gateway, which is not paged: most clients look at one page (docs/clients.md), and rmcp takes
+/// 16 MiB. Beyond: the last ones by type, instance and name are left out of the list; they can be called all the same.
+pub const LIST_BYTES_MAX: usize = RESULT_BYTES_MAX;
 /// Bytes of a published tool name (MCP 2025-11-25 allows 128 characters). Beyond: cut, and told apart by a hash.
 pub const TOOL_NAME_BYTES_MAX: usize = 128;
 /// Skills found below all search paths. Beyond: a warning, the rest is left out.

@@ -5,7 +5,7 @@
 //!
 //! **Invariant**: no request waits for an instance here.
 //! **Thread**: `catalogue` owns the builder; `fetch-*` threads ask instances and report back.
-//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a time, `WARM_UP_MAX`.
+//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `LIST_BYTES_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a time, `WARM_UP_MAX`.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +21,8 @@ use crate::gateway::snapshot::{Snapshot, Told};
 use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
 use crate::limits::{
-    FAN_OUT_THREADS_MAX, INBOX_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WARM_UP_MAX, WORKER_STOP_MAX,
+    FAN_OUT_THREADS_MAX, INBOX_MAX, LIST_BYTES_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WARM_UP_MAX,
+    WORKER_STOP_MAX,
 };
 use crate::mcp::RawObject;
 use crate::metrics;
@@ -80,6 +81,7 @@ impl Catalogue {
             view: None,
             known: HashMap::new(),
             complete: false,
+            left_out: 0,
         };
         let worker = Worker::start("catalogue", INBOX_MAX, builder)?;
         let _ = catalogue.worker.set(worker);
@@ -152,6 +154,8 @@ struct Builder {
     view: Option<Arc<View>>,
     known: HashMap<Key, Known>,
     complete: bool,
+    /// What the last snapshot left out of its lists, which is logged once.
+    left_out: usize,
 }
 
 struct Known {
@@ -291,6 +295,10 @@ impl Builder {
         let snapshot = Snapshot::build(own_tools, *own_tools_only, &told, self.complete);
         metrics::instances(view.instances.iter().map(|instance| instance.dcc()));
         metrics::TOOLS.set(snapshot.tool_count() as i64);
+        if snapshot.left_out() > 0 && self.left_out != snapshot.left_out() {
+            log::warn!("event=lists_too_large left_out={} limit={LIST_BYTES_MAX}", snapshot.left_out());
+        }
+        self.left_out = snapshot.left_out();
         let state = snapshot.state;
         out.put(snapshot);
         self.hub.publish(state);

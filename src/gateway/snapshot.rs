@@ -100,6 +100,12 @@ impl Snapshot {
         .bytes(revision)
     }
 
+    /// Objects that have no place in the list of their kind.
+    pub fn left_out(&self) -> usize {
+        let Lists { tools, prompts, resources, resource_templates } = &self.lists;
+        [tools, prompts, resources, resource_templates].iter().map(|list| list.left_out).sum()
+    }
+
     /// Tools of instances.
     pub fn tool_count(&self) -> usize {
         self.tool_routes.len()

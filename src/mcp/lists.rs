@@ -1,10 +1,13 @@
 //! Lists of tools, prompts and resources as results, encoded once for each revision.
 //!
 //! **Invariant**: a server sends no member that a revision does not know.
+//! **Bounds**: `LIST_BYTES_MAX`; what comes after is left out.
+//! Left out on purpose: pages (`docs/architecture.md`, protocol).
 
 use std::sync::Arc;
 
 use crate::jsonrpc;
+use crate::limits::LIST_BYTES_MAX;
 use crate::mcp::{RawObject, Revision};
 
 /// What a server lists, each kind with a method of its own.
@@ -46,11 +49,16 @@ impl Listed {
 #[derive(Clone)]
 pub struct ListResult {
     by_revision: [Arc<[u8]>; Revision::ALL.len()],
+    /// Objects that have no place in it.
+    pub left_out: usize,
 }
 
 impl ListResult {
     pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
-        ListResult { by_revision: Revision::ALL.map(|revision| encode_list(listed, objects, revision).into()) }
+        // The same ones in every revision, of which the newest has the longest text.
+        let (shown, beyond) = objects.split_at(count_that_fits(objects));
+        let by_revision = Revision::ALL.map(|revision| encode_list(listed, shown, revision).into());
+        ListResult { by_revision, left_out: beyond.len() }
     }
 
     pub fn bytes(&self, revision: Revision) -> Arc<[u8]> {
@@ -66,6 +74,19 @@ const LATER_MEMBERS: [(&str, Revision); 4] = [
     ("execution", Revision::R2025_11_25),
 ];
 
+/// How many objects from the first on make a list of at most `LIST_BYTES_MAX`.
+fn count_that_fits(objects: &[&RawObject]) -> usize {
+    let mut left = LIST_BYTES_MAX;
+    let fits = |object: &&&RawObject| {
+        // Quotes, colon and comma of each member; braces and the comma after them.
+        let bytes: usize = object.iter().map(|(member, value)| member.len() + value.get().len() + 4).sum::<usize>() + 3;
+        let has_place = bytes <= left;
+        left = left.saturating_sub(bytes);
+        has_place
+    };
+    objects.iter().take_while(fits).count()
+}
+
 fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Vec<u8> {
     let is_known = |member: &str| LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since);
     let known = |object: &&RawObject| -> RawObject {
@@ -77,4 +98,33 @@ fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Ve
     };
     let array = jsonrpc::to_bytes(&objects.iter().map(known).collect::<Vec<_>>());
     [br#"{""#, listed.member().as_bytes(), br#"":"#, array.as_slice(), b"}"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_place_is_left_out_from_the_end() {
+        let object = |name: &str, bytes: usize| -> RawObject {
+            let text = format!(r#"{{"name":"{name}","title":"{}"}}"#, "x".repeat(bytes));
+            serde_json::from_str(&text).expect("an object")
+        };
+        let objects = [object("a", 9 << 20), object("b", 6 << 20), object("c", 6 << 20), object("d", 1)];
+        let names = |list: &ListResult, revision| {
+            let bytes = list.bytes(revision);
+            assert!(bytes.len() <= LIST_BYTES_MAX + 64, "{}", bytes.len());
+            ["a", "b", "c", "d"].map(|name| {
+                let text = format!(r#""name":"{name}""#);
+                bytes.windows(text.len()).any(|window| window == text.as_bytes())
+            })
+        };
+        let list = ListResult::encode(Listed::Tools, &objects.iter().collect::<Vec<_>>());
+        assert_eq!(list.left_out, 2);
+        for revision in Revision::ALL {
+            assert_eq!(names(&list, revision), [true, true, false, false], "{}", revision.as_str());
+        }
+        let list = ListResult::encode(Listed::Tools, &objects[..2].iter().collect::<Vec<_>>());
+        assert_eq!((list.left_out, names(&list, Revision::NEWEST)), (0, [true, true, false, false]));
+    }
 }

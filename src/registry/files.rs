@@ -123,6 +123,14 @@ pub fn folder_id(folder: &Path) -> io::Result<Option<FolderId>> {
 
 /// Puts a new version in the place of a file: written beside it, on disk, then renamed. A folder that is missing is made.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match replace_once(path, bytes) {
+        // Whoever clears away after a process that had our id, and died, has taken what it left half-written for this.
+        Err(error) if error.kind() == ErrorKind::NotFound => replace_once(path, bytes),
+        other => other,
+    }
+}
+
+fn replace_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_of(path);
     let mut file = match create(&temporary) {
         // Left over by one who died while writing, or put there by somebody else.
@@ -220,6 +228,12 @@ pub mod faults {
 
     thread_local! {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+        static BEFORE: Cell<Option<(&'static str, Box<dyn FnOnce()>)>> = const { Cell::new(None) };
+    }
+
+    /// Does something, as another process might, before the next operation of this name on this thread.
+    pub fn before(operation: &'static str, action: impl FnOnce() + 'static) {
+        BEFORE.set(Some((operation, Box::new(action))));
     }
 
     /// Runs `body` with the `nth` file operation (from 1) failing; false if there were fewer.
@@ -230,6 +244,10 @@ pub mod faults {
     }
 
     pub fn step(operation: &'static str) -> io::Result<()> {
+        match BEFORE.take() {
+            Some((awaited, action)) if awaited == operation => action(),
+            other => BEFORE.set(other),
+        }
         match LEFT.get() {
             Some(1) => {
                 LEFT.set(None);
@@ -279,6 +297,17 @@ pub mod tests {
             nth += 1;
         }
         assert!(nth > 4, "create, write, sync, rename");
+        assert_eq!(fs::read(&path).expect("the file is there"), b"new");
+    }
+
+    /// Found by tests/model: a process that was started again under a pinned id ended with "cannot register".
+    #[test]
+    fn a_file_that_is_taken_away_while_it_is_written_is_written_again() {
+        let folder = Folder::new();
+        let path = folder.0.join("a.json");
+        let temporary = temporary_of(&path);
+        faults::before("rename", move || fs::remove_file(temporary).expect("it is being written"));
+        replace(&path, b"new").expect("it is written again");
         assert_eq!(fs::read(&path).expect("the file is there"), b"new");
     }
 

@@ -1,6 +1,6 @@
 // The checks of the official TypeScript SDK: `@modelcontextprotocol/sdk` (version 1) or `@modelcontextprotocol/client`
 // (version 2), whichever the first argument names. The second is the plan of `run.py`, a JSON object. Every check is one
-// line on standard output: `ok NAME` or `not ok NAME: why`.
+// line on standard output: `ok NAME` or `not ok NAME: why`; what was seen is `fact NAME VALUE`.
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
@@ -13,14 +13,21 @@ const plan = JSON.parse(text);
 const require = createRequire(`${plan.modules}/`);
 const load = path => import(pathToFileURL(require.resolve(path)));
 
+const greeting = [{ name: 'clients', version: '1' }, { capabilities: { elicitation: {} } }];
+// The user says yes, whatever is asked.
+const consent = async () => ({ action: 'accept', content: { yes: true } });
+
 async function first() {
     const { Client } = await load('@modelcontextprotocol/sdk/client/index.js');
     const { StreamableHTTPClientTransport } = await load('@modelcontextprotocol/sdk/client/streamableHttp.js');
-    const { ToolListChangedNotificationSchema } = await load('@modelcontextprotocol/sdk/types.js');
-    const client = new Client({ name: 'clients', version: '1' });
+    const { ElicitRequestSchema, ToolListChangedNotificationSchema } = await load('@modelcontextprotocol/sdk/types.js');
+    const client = new Client(...greeting);
+    client.setRequestHandler(ElicitRequestSchema, consent);
+    const transport = new StreamableHTTPClientTransport(new URL(plan.url));
     return {
         client,
-        transport: new StreamableHTTPClientTransport(new URL(plan.url)),
+        transport,
+        revision: () => transport.protocolVersion,
         call: (params, options) => client.callTool(params, undefined, options),
         onChanged: note => client.setNotificationHandler(ToolListChangedNotificationSchema, note),
     };
@@ -28,10 +35,12 @@ async function first() {
 
 async function second() {
     const { Client, StreamableHTTPClientTransport } = await load('@modelcontextprotocol/client');
-    const client = new Client({ name: 'clients', version: '1' });
+    const client = new Client(...greeting);
+    client.setRequestHandler('elicitation/create', consent);
     return {
         client,
         transport: new StreamableHTTPClientTransport(new URL(plan.url)),
+        revision: () => client.getNegotiatedProtocolVersion(),
         call: (params, options) => client.callTool(params, options),
         onChanged: note => client.setNotificationHandler('notifications/tools/list_changed', note),
     };
@@ -46,66 +55,95 @@ async function check(what, step) {
         await Promise.race([step(), late]);
         console.log(`ok ${what}`);
     } catch (error) {
-        console.log(`not ok ${what}: ${String(error.message ?? error).replaceAll('\n', ' ')}`);
+        console.log(`not ok ${what}: ${reason(error)}`);
     } finally {
         clearTimeout(timer);
     }
 }
 
-const { client, transport, call, onChanged } = name === 'sdk' ? await first() : await second();
+const reason = error => String(error.message ?? error).replaceAll('\n', ' ');
+const fact = (what, value) => console.log(`fact ${what} ${value}`);
+
+const { client, transport, revision, call, onChanged } = name === 'sdk' ? await first() : await second();
 let note;
 const nextChange = () => new Promise(resolve => (note = resolve));
 onChanged(() => note?.());
 const names = async () => (await client.listTools()).tools.map(tool => tool.name);
 
-await check('initialize', async () => {
-    await client.connect(transport);
-    assert.equal(client.getServerVersion().name, 'dcc-mcp-server');
-});
-await check('tools/list', async () => {
-    const listed = await names();
-    for (const wanted of [plan.tool, plan.count_tool, 'list_dcc_instances']) {
-        assert.ok(listed.includes(wanted), `${wanted} is not in ${listed}`);
-    }
-});
-await check('tools/call', async () => {
-    const result = await call({ name: plan.tool, arguments: plan.arguments });
-    assert.ok(!result.isError && result.content[0].text, JSON.stringify(result));
-});
-await check('structured result', async () => {
-    const result = await call({ name: plan.tool, arguments: plan.arguments });
-    for (const [key, value] of Object.entries(plan.expected)) {
-        assert.deepEqual(result.structuredContent[key], value);
-    }
-    assert.deepEqual(JSON.parse(result.content[0].text), result.structuredContent);
-});
-await check('progress callback', async () => {
+async function render(input) {
     const steps = [];
-    await call({ name: plan.count_tool, arguments: {} }, { onprogress: note => steps.push([note.progress, note.total]) });
+    const onprogress = step => steps.push([step.progress, step.total]);
+    const result = await call({ name: plan.render_tool, arguments: input }, { onprogress });
+    assert.ok(!result.isError, JSON.stringify(result));
     assert.deepEqual(steps, [[1, 3], [2, 3], [3, 3]]);
-});
-await check('a failure is a result', async () => {
-    const result = await call({ name: plan.tool, arguments: plan.bad_arguments });
-    assert.ok(result.isError && result.content[0].text, JSON.stringify(result));
-});
-await check('an unknown tool is -32602', async () => {
-    await assert.rejects(call({ name: 'no_such_tool', arguments: {} }), error => error.code === -32602);
-});
-await check('list_changed', async () => {
-    assert.ok(!(await names()).includes(plan.new_tool));
-    const changed = nextChange();
-    const loaded = await call({ name: 'load_skill', arguments: plan.load });
-    assert.ok(!loaded.isError, JSON.stringify(loaded));
-    await changed;
-    assert.ok((await names()).includes(plan.new_tool), 'listed when the notification arrives');
-});
-await check('the gateway is killed and the session goes on', async () => {
-    const changed = nextChange();
+}
+
+async function checks() {
+    await check('initialize', async () => {
+        await client.connect(transport);
+        fact('revision', revision());
+        assert.equal(client.getServerVersion().name, 'dcc-mcp-server');
+    });
+    await check('tools/list', async () => {
+        const listed = await names();
+        for (const wanted of [plan.tool, plan.render_tool, 'list_dcc_instances']) {
+            assert.ok(listed.includes(wanted), `${wanted} is not in ${listed}`);
+        }
+    });
+    await check('structured result', async () => {
+        const result = await call({ name: plan.tool, arguments: plan.arguments });
+        assert.ok(!result.isError, JSON.stringify(result));
+        for (const [key, value] of Object.entries(plan.expected)) {
+            assert.deepEqual(result.structuredContent[key], value);
+        }
+        assert.deepEqual(JSON.parse(result.content[0].text), result.structuredContent);
+    });
+    await check('progress', () => render(plan.render));
+    await check('elicitation', () => render(plan.render_again));
+    await check('a failure is a result', async () => {
+        const result = await call({ name: plan.tool, arguments: plan.bad_arguments });
+        assert.ok(result.isError && result.content[0].text, JSON.stringify(result));
+    });
+    await check('an unknown tool is -32602', async () => {
+        await assert.rejects(call({ name: 'no_such_tool', arguments: {} }), error => error.code === -32602);
+    });
+    await check('list_changed', async () => {
+        assert.ok(!(await names()).includes(plan.new_tool));
+        const changed = nextChange();
+        const loaded = await call({ name: 'load_skill', arguments: plan.load });
+        assert.ok(!loaded.isError, JSON.stringify(loaded));
+        await changed;
+        assert.ok((await names()).includes(plan.new_tool), 'listed when the notification arrives');
+    });
+    await check('the gateway is killed and the session goes on', async () => {
+        const changed = nextChange();
+        console.log('waiting');
+        await changed;
+        fact('told', 'list_changed');
+        assert.ok((await names()).includes(plan.away_tool), 'the same session, the full list');
+        const result = await call({ name: plan.away_tool, arguments: { still: 'here' } });
+        assert.deepEqual(result.structuredContent, { still: 'here' });
+    });
+}
+
+// A call is under way when the gateway is killed: what becomes of it, and of the client.
+async function lost() {
     console.log('waiting');
-    await changed;
-    assert.ok((await names()).includes(plan.away_tool), 'the same session, the full list');
-    const result = await call({ name: plan.away_tool, arguments: { still: 'here' } });
-    assert.deepEqual(result.structuredContent, { still: 'here' });
-});
+    for (const [what, tool] of [['call', plan.slow_tool], ['next', 'list_dcc_instances']]) {
+        try {
+            await call({ name: tool, arguments: {} }, { timeout: PATIENCE });
+            fact(what, 'answered');
+        } catch (error) {
+            fact(what, reason(error));
+        }
+    }
+}
+
+if (plan.part === 'checks') {
+    await checks();
+} else {
+    await client.connect(transport);
+    await (plan.part === 'pages' ? names().then(listed => fact('pages', listed.length)) : lost());
+}
 await check('close', () => client.close());
 process.exit(0);

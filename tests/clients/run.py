@@ -2,6 +2,9 @@
 
 The last check of each is a takeover: when the client says `waiting`, its gateway is killed, a skill is loaded on an
 instance while the client is away, and it must hear of that from the process that took over, in the session it has.
+Then it calls a tool whose gateway is killed while it runs, which is lost, and calls again. What was seen is the table
+of `docs/clients.md`: `--table` prints it, and a client, version or revision that differs from that page is a failure.
+Names given as arguments select clients.
 
 `make clients` builds the program, installs the clients (`install.sh`) and runs this. Standard library only.
 """
@@ -11,12 +14,12 @@ import http.client
 import http.server
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import uuid
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from world import ROOT, World, target, until  # noqa: E402
@@ -26,128 +29,210 @@ HERE = pathlib.Path(__file__).resolve().parent
 SKILLS = ROOT / "docs" / "examples" / "skills"
 MODEL = ROOT / "docs" / "examples" / "files" / "cube.obj"
 CLIENT_PATIENCE = 180  # seconds for all checks of one client
+INSPECTOR = "@modelcontextprotocol/inspector"
+STATELESS = "2026-07-28"
+COLUMNS = {
+    "client": "Client",
+    "version": "Version",
+    "revision": "Revision",
+    "elicitation": "Is asked",
+    "told": "Told again after",
+    "call": "Call under way at the kill",
+    "next": "Next call",
+    "pages": "Follows pages",
+}
 
 
-class Counting(http.server.BaseHTTPRequestHandler):
-    """An MCP server with one tool, `count`, that reports progress three times; no skill script can do that."""
+class Paged(http.server.BaseHTTPRequestHandler):
+    """A server of old that lists its four tools on two pages; notes the revision that its last client spoke."""
 
     protocol_version = "HTTP/1.1"
+    spoken = None
 
     def log_message(self, *_):
         pass
 
     def do_POST(self):
         message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        method, ident = message.get("method"), message.get("id")
-        if ident is None:
-            return self.reply(202, b"", None)
-        if method == "tools/call":
-            return self.count(message)
+        ident, params = message.get("id"), message.get("params") or {}
+        Paged.spoken = self.headers.get("MCP-Protocol-Version", Paged.spoken)
         results = {
             "initialize": {
-                "protocolVersion": message.get("params", {}).get("protocolVersion"),
+                # A revision that has no handshake is answered with the newest that has one.
+                "protocolVersion": min(params.get("protocolVersion", ""), "2025-11-25"),
                 "capabilities": {"tools": {}},
-                "serverInfo": {"name": "counting", "version": "1"},
+                "serverInfo": {"name": "paged", "version": "1"},
             },
-            "tools/list": {"tools": [{"name": "count", "inputSchema": {"type": "object"}}]},
+            "tools/list": self.page(params.get("cursor")),
             "ping": {},
         }
-        body = json.dumps({"jsonrpc": "2.0", "id": ident, "result": results.get(method, {})})
-        return self.reply(200, body.encode(), "application/json")
+        answer = {"jsonrpc": "2.0", "id": ident, "error": {"code": -32601, "message": "method not found"}}
+        if message["method"] in results:
+            answer = {"jsonrpc": "2.0", "id": ident, "result": results[message["method"]]}
+        self.reply(*((202, b"") if ident is None else (200, json.dumps(answer).encode())))
 
     def do_GET(self):
-        self.reply(405, b"", None)
+        self.reply(405, b"")
 
-    def count(self, message):
-        token = message["params"].get("_meta", {}).get("progressToken")
-        parts = [
-            {"method": "notifications/progress", "params": {"progressToken": token, "progress": step, "total": 3}}
-            for step in (1, 2, 3)
-        ]
-        parts = parts if token is not None else []
-        parts.append({"id": message["id"], "result": {"content": [{"type": "text", "text": "counted"}]}})
-        events = "".join("data: " + json.dumps({"jsonrpc": "2.0", **part}) + "\n\n" for part in parts)
-        self.reply(200, events.encode(), "text/event-stream")
+    @staticmethod
+    def page(cursor):
+        first = 0 if cursor is None else 2
+        tools = [{"name": f"tool{first + number}", "inputSchema": {"type": "object"}} for number in (0, 1)]
+        return {"tools": tools} | ({"nextCursor": "2"} if cursor is None else {})
 
-    def reply(self, status, body, kind):
+    def reply(self, status, body):
         self.send_response(status)
-        if kind:
-            self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
 
-def register_counting(world):
-    """Registers the counting server as an instance of another host; gives its id and the stop of its heartbeat."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    instance, port = str(uuid.uuid4()), server.server_address[1]
-    entry = {
-        "schema": 1, "instance_id": instance, "dcc_type": "counting", "host": "127.0.0.1", "port": port,
-        "mcp_url": f"http://127.0.0.1:{port}/mcp", "pid": 1, "host_id": "test/1", "registered_at": time.time(),
-        "status": "available",
-    }
-    file = world.registry / "instances" / f"{instance}.json"
-    stop = threading.Event()
+class Client:
+    """One client at the version that is pinned here, as a command that takes a plan."""
 
-    def beat():
-        seq = 1
-        while True:
-            entry["heartbeat"] = {"seq": seq, "at": time.time()}
-            part = file.with_name(f".{file.name}.tmp")
-            part.write_text(json.dumps(entry))
-            part.rename(file)
-            seq += 1
-            if stop.wait(1):
-                return
+    def __init__(self, name, version, *command):
+        self.name, self.version = name, version
+        self.command = [str(part) for part in command]
+        self.facts = {"client": name, "version": version}
 
-    threading.Thread(target=beat, daemon=True).start()
-    return instance, stop
-
-
-def write_late_skill(folder, name):
-    (folder / name / "scripts").mkdir(parents=True)
-    (folder / name / "SKILL.md").write_text(f"---\nname: {name}\ndescription: loaded while a client listens\n---\n")
-    (folder / name / "scripts" / "run.sh").write_text("cat\n")
+    def run(self, plan, part, on_waiting=None):
+        """The lines of one part as they come; an end that was not in order is one more line."""
+        command = [*self.command, json.dumps(plan | {"part": part})]
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+            watchdog = threading.Timer(CLIENT_PATIENCE, process.kill)
+            watchdog.start()
+            closed = False
+            for line in map(str.strip, process.stdout):
+                if line == "waiting":
+                    on_waiting()
+                elif line.startswith(("ok ", "not ok ", "fact ")):
+                    closed = closed or line == "ok close"
+                    yield line
+            status = process.wait()
+            watchdog.cancel()
+            if status != 0 or not closed:
+                errors.seek(0)
+                yield f"not ok end: exit {status}: {' | '.join(errors.read().strip().splitlines()[-6:])}"
 
 
-def commands():
-    """Each client: its name and the beginning of its command."""
-    for name in ("python-1", "python-2"):
-        yield (HERE / f"{name}.txt").read_text().strip(), [CLIENTS / name / "bin" / "python", HERE / "client.py"]
-    pins = json.loads((HERE / "package.json").read_text())["dependencies"]
+class Inspector:
+    """The command-line mode of the Inspector: each call is a connection of its own."""
+
+    def __init__(self, version):
+        self.name, self.version = INSPECTOR, version
+        self.facts = {"client": INSPECTOR, "version": version}
+
+    def ask(self, url, method, *words):
+        """What it prints, as JSON."""
+        program = CLIENTS / "inspector" / "node_modules" / INSPECTOR / "clients" / "launcher" / "build" / "index.js"
+        command = [*node(), str(program), "--cli", url, "--transport", "http", "--format", "json", "--method", method]
+        done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60)
+        if done.returncode not in (0, 5):  # 5: the tool says that it failed
+            raise RuntimeError(f"exit {done.returncode}: {done.stdout} {done.stderr}")
+        answer = json.loads(done.stdout)
+        return answer.get("result", answer)
+
+    def call(self, url, tool, arguments, *words):
+        return self.ask(url, "tools/call", "--tool-name", tool, "--tool-args-json", json.dumps(arguments), *words)
+
+    def run(self, plan, part, on_waiting=None):
+        url = plan["url"]
+        if part == "pages":
+            yield f"fact pages {len(self.ask(url, 'tools/list')['tools'])}"
+        elif part == "checks":
+            yield f"fact revision {Paged.spoken}"
+            yield from self.checks(plan, url, on_waiting)
+        else:
+            yield from self.lost(plan, url, on_waiting)
+
+    def checks(self, plan, url, on_waiting):
+        def listed(*words):
+            names = [tool["name"] for tool in self.ask(url, "tools/list", *words)["tools"]]
+            assert plan["tool"] in names, f"{plan['tool']} is not in {names}"
+
+        def structured():
+            found = self.call(url, plan["tool"], plan["arguments"])["structuredContent"]
+            assert found.items() >= plan["expected"].items(), found
+
+        def long_call():
+            result = self.call(url, plan["render_tool"], plan["render"])
+            assert not result.get("isError"), result
+
+        def failure():
+            assert self.call(url, plan["tool"], plan["bad_arguments"])["isError"] is True
+
+        def takeover():
+            on_waiting()
+            found = self.call(url, plan["away_tool"], {"still": "here"})["structuredContent"]
+            assert found == {"still": "here"}, found
+
+        yield check("tools/list", listed)
+        yield check("tools/list without a session", listed, "--protocol-era", "modern")
+        yield check("structured result", structured)
+        yield check("a call that tells of its progress", long_call)
+        yield check("a failure is a result", failure)
+        yield check("a call before the gateway is killed and one after", takeover)
+
+    def lost(self, plan, url, on_waiting):
+        killed = threading.Thread(target=on_waiting)
+        killed.start()
+        for name, tool in (("call", plan["slow_tool"]), ("next", "list_dcc_instances")):
+            try:
+                self.call(url, tool, {})
+                yield f"fact {name} answered"
+            except RuntimeError as error:
+                yield f"fact {name} {error}"
+            killed.join()
+
+
+def check(name, step, *arguments):
+    try:
+        step(*arguments)
+    except Exception as error:  # noqa: BLE001 - every failure is a line, and the next check goes on
+        return f"not ok {name}: {type(error).__name__}: {error}"
+    return f"ok {name}"
+
+
+def node():
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    shim = ROOT / "tests" / "conformance" / "node20.mjs"
+    return ["node"] if int(version.strip("v\n").split(".")[0]) >= 22 else ["node", "--import", str(shim)]
+
+
+def clients():
+    for name in ("python-1", "python-2", "fastmcp-2", "fastmcp-4"):
+        package, version = (HERE / f"{name}.txt").read_text().strip().split("==")
+        yield Client(package, version, CLIENTS / name / "bin" / "python", HERE / "client.py")
+    pins = json.loads((HERE / "node.json").read_text())["dependencies"]
     for name in ("sdk", "client"):
         package = f"@modelcontextprotocol/{name}"
-        yield f"{package}@{pins[package]}", ["node", HERE / "client.mjs", name]
+        yield Client(package, pins[package], "node", HERE / "client.mjs", name)
+    pin = re.search(r'rmcp = \{ version = "=([^"]+)"', (HERE / "rmcp" / "Cargo.toml").read_text())
+    yield Client("rmcp", pin[1], target() / "debug" / "dcc-mcp-rmcp-client")
+    yield Inspector(json.loads((HERE / "inspector.json").read_text())["dependencies"][INSPECTOR])
 
 
-def run_client(command, plan, on_waiting):
-    """The lines of the checks of one client as they come; an end that was not in order is one more line."""
-    command = [str(part) for part in command] + [json.dumps(plan)]
-    with tempfile.TemporaryFile("w+") as errors:
-        client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        watchdog = threading.Timer(CLIENT_PATIENCE, client.kill)
-        watchdog.start()
-        closed = False
-        for line in map(str.strip, client.stdout):
-            if line == "waiting":
-                on_waiting()
-            elif line.startswith(("ok ", "not ok ")):
-                closed = closed or line == "ok close"
-                yield line
-        status = client.wait()
-        watchdog.cancel()
-        if status != 0 or not closed:
-            errors.seek(0)
-            yield f"not ok end: exit {status}: {' | '.join(errors.read().strip().splitlines()[-6:])}"
+def write_skill(folder, name, script):
+    (folder / name / "scripts").mkdir(parents=True)
+    (folder / name / "SKILL.md").write_text(f"---\nname: {name}\ndescription: for a test of clients\n---\n")
+    (folder / name / "scripts" / "run.sh").write_text(script)
 
 
-def take_over(world, instance, skill):
+def take_over(world, instance, skill, clock):
     """Kills the gateway; once another process answers in its place, loads a skill on an instance directly."""
     world.kill(world.gateway())
+    clock.append(time.monotonic())
     until("another process answers", world.instances)
     call_tool(world.entry(instance)["port"], "load_skill", {"skill_name": skill})
+
+
+def kill_while_it_runs(world, note):
+    """Kills the gateway once the slow tool says that it runs."""
+    until("the slow tool runs", note.exists)
+    world.kill(world.gateway())
+    until("another process answers", world.instances)
 
 
 def call_tool(port, name, arguments):
@@ -164,39 +249,115 @@ def call_tool(port, name, arguments):
     assert not json.loads(text)["result"].get("isError"), text
 
 
+class Bench:
+    """The servers that all clients meet, one after the other."""
+
+    def __init__(self, world, count):
+        self.world = world
+        self.paged = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Paged)
+        threading.Thread(target=self.paged.serve_forever, daemon=True).start()
+        late, self.note = world.folder / "late", world.folder / "running"
+        for number in range(count):
+            for name in (f"late{number}", f"late{number}-away"):
+                write_skill(late, name, "cat\n")
+        write_skill(late, "slow", f"touch {self.note}\nsleep 5\n")
+        world.start("--dcc", "generic")
+        loaded = ["--skill-paths", str(SKILLS), "--load-skills", "mesh-tools,render-preview"]
+        self.maya = world.start("--dcc", "maya", *loaded, competes=False)
+        self.blender = world.start(
+            "--dcc", "blender", "--skill-paths", str(late), "--load-skills", "slow", competes=False
+        )
+
+    def run(self, client, number):
+        """The lines of all parts of one client; what it was seen to do is in its facts."""
+        skill, clock = f"late{number}", []
+        plan = self.plan(skill)
+        paged = plan | {"url": f"http://127.0.0.1:{self.paged.server_address[1]}/mcp"}
+        away = functools.partial(take_over, self.world, self.blender, f"{skill}-away", clock)
+        killed = functools.partial(kill_while_it_runs, self.world, self.note)
+        self.note.unlink(missing_ok=True)
+        for part, its_plan, on_waiting in (("pages", paged, None), ("checks", plan, away), ("lost", plan, killed)):
+            if on_waiting:
+                self.world.start("--dcc", "generic")  # the standby of this part
+                self.world.wait_instances(4)
+            for line in client.run(its_plan, part, on_waiting):
+                if line.startswith("fact "):
+                    self.note_fact(client, *line.split(" ", 2)[1:], clock)
+                elif line.startswith("not ok elicitation") and client.facts["revision"] == STATELESS:
+                    # Whoever has no session is asked by `input_required`, which is not answered here yet.
+                    client.facts["elicitation"] = "no"
+                elif part != "lost":
+                    client.facts |= {"elicitation": "yes"} if line == "ok elicitation" else {}
+                    yield line
+                elif line.startswith("not ok end"):
+                    client.facts = {"call": "lost"} | client.facts | {"next": "the client has ended"}
+
+    def plan(self, skill):
+        frames = self.world.folder / skill
+        render = {"file": str(MODEL), "folder": str(frames), "frames": 3, "size": 16}
+        return {
+            "url": f"http://127.0.0.1:{self.world.gateway_port}/mcp",
+            "modules": str(CLIENTS / "node"),
+            "tool": f"{self.maya[:8]}__mesh_tools__inspect_obj",
+            "arguments": {"file": str(MODEL)},
+            "bad_arguments": {"file": str(self.world.folder / "no-such-file.obj")},
+            "expected": {"vertices": 8, "triangles": 12},
+            "render_tool": f"{self.maya[:8]}__render_preview__turntable",
+            "render": render | {"overwrite": True},
+            "render_again": render,
+            "load": {"skill_name": skill, "instance_id": self.blender},
+            "new_tool": f"{self.blender[:8]}__{skill}__run",
+            "away_tool": f"{self.blender[:8]}__{skill}_away__run",
+            "slow_tool": f"{self.blender[:8]}__slow__run",
+        }
+
+    @staticmethod
+    def note_fact(client, name, value, clock):
+        if name == "told":
+            value = f"{time.monotonic() - clock[0]:.1f} s"
+        elif name == "pages":
+            value = {"2": "no", "4": "yes"}.get(value, value)
+        elif name in ("call", "next") and value != "answered":
+            value = f"lost ({re.split('[:{]', value)[0].strip()})"
+        client.facts[name] = value
+
+
+def table(all_facts):
+    rows = [list(COLUMNS.values()), ["---"] * len(COLUMNS)]
+    rows += [[cell(facts.get(name, "–")) for name in COLUMNS] for facts in all_facts]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def cell(text):
+    text = re.sub(r"\s+", " ", text).replace("|", "\\|")
+    return text if len(text) <= 50 else text[:49] + "…"
+
+
+def disagreements(all_facts):
+    """Clients whose row of the page says another version or revision, or that have none."""
+    page = (ROOT / "docs" / "clients.md").read_text()
+    rows = {tuple(words.strip() for words in line.split("|")[1:4]) for line in page.splitlines() if line.startswith("|")}
+    seen = [tuple(facts.get(name, "–") for name in ("client", "version", "revision")) for facts in all_facts]
+    return [f"{' '.join(row)} was seen, which the page does not say" for row in seen if row not in rows]
+
+
 def main():
+    options = {word for word in sys.argv[1:] if word.startswith("--")}
+    chosen = [client for client in clients() if not (set(sys.argv[1:]) - options) or client.name in sys.argv[1:]]
     passed = failed = 0
     with World(target() / "debug" / "dcc-mcp-server") as world:
-        late = world.folder / "late"
-        names = [f"late{number}" for number, _ in enumerate(commands())]
-        for name in names:
-            write_late_skill(late, name)
-            write_late_skill(late, f"{name}-away")
-        world.start("--dcc", "generic")
-        skills = ["--skill-paths", str(SKILLS), "--load-skills", "mesh-tools"]
-        maya = world.start("--dcc", "maya", *skills, competes=False)
-        blender = world.start("--dcc", "blender", "--skill-paths", str(late), competes=False)
-        counting, stop = register_counting(world)
-        for (client, command), skill in zip(commands(), names):
-            world.start("--dcc", "generic")  # the standby of this round
-            world.wait_instances(5)
-            plan = {
-                "url": f"http://127.0.0.1:{world.gateway_port}/mcp",
-                "modules": str(CLIENTS / "node"),
-                "tool": f"{maya[:8]}__mesh_tools__inspect_obj",
-                "arguments": {"file": str(MODEL)},
-                "bad_arguments": {"file": str(world.folder / "no-such-file.obj")},
-                "expected": {"vertices": 8, "triangles": 12},
-                "count_tool": f"{counting[:8]}__count",
-                "load": {"skill_name": skill, "instance_id": blender},
-                "new_tool": f"{blender[:8]}__{skill.replace('-', '_')}__run",
-                "away_tool": f"{blender[:8]}__{skill.replace('-', '_')}_away__run",
-            }
-            away = functools.partial(take_over, world, blender, f"{skill}-away")
-            for line in run_client(command, plan, away):
-                print(f"{client}: {line}", flush=True)
+        bench = Bench(world, len(chosen))
+        for number, client in enumerate(chosen):
+            for line in bench.run(client, number):
+                print(f"{client.name} {client.version}: {line}", flush=True)
                 passed, failed = (passed + 1, failed) if line.startswith("ok ") else (passed, failed + 1)
-        stop.set()
+    all_facts = [client.facts for client in chosen]
+    if "--table" in options:
+        print(table(all_facts))
+    else:
+        for fault in disagreements(all_facts):
+            print(f"not ok docs/clients.md: {fault}")
+            failed += 1
     print(f"clients: {passed} passed, {failed} failed")
     return 0 if failed == 0 and passed else 1
 

@@ -43,6 +43,14 @@ pub struct Event {
     pub comment: Option<String>,
 }
 
+/// What a stream has said by some time.
+pub enum Polled {
+    Event(Event),
+    Silence,
+    /// The peer has ended the stream, in order or not.
+    End,
+}
+
 /// A reply whose body is a stream of events, read as it comes.
 pub struct EventStream {
     connection: Connection,
@@ -301,14 +309,23 @@ impl EventStream {
 
     /// The next event or comment; `None` when the stream ended or nothing came in time.
     pub fn next(&mut self, limit: Duration) -> Option<Event> {
+        match self.poll(limit) {
+            Polled::Event(event) => Some(event),
+            Polled::Silence | Polled::End => None,
+        }
+    }
+
+    /// As `next`, and tells silence from the end.
+    pub fn poll(&mut self, limit: Duration) -> Polled {
         let end = Instant::now() + limit;
         loop {
             if let Some(event) = take_event(&mut self.text) {
-                return Some(event);
+                return Polled::Event(event);
             }
             match self.connection.read_part(&mut self.framing, end) {
                 Ok(Some(part)) => self.text.extend_from_slice(&part),
-                Ok(None) | Err(_) => return None,
+                Err(error) if error.kind() == ErrorKind::TimedOut => return Polled::Silence,
+                Ok(None) | Err(_) => return Polled::End,
             }
         }
     }

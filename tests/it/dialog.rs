@@ -1,6 +1,7 @@
 //! What running scripts tell and ask: progress, log messages, questions and their answers.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -62,9 +63,9 @@ print(json.dumps({"jsonrpc": "2.0", "id": 1, "method": arguments["method"], "par
 print(json.dumps({"answer": json.loads(sys.stdin.readline())}))
 "#;
 
-pub fn start() -> (World, Program, Program) {
-    let world = World::new();
-    let folder = world.skills().join("talk");
+/// Writes the skill `talk`, which tells and asks.
+pub fn write_skill(skills: &Path) {
+    let folder = skills.join("talk");
     for (name, text) in [
         ("SKILL.md", SKILL),
         ("scripts/steps.py", STEPS),
@@ -74,6 +75,11 @@ pub fn start() -> (World, Program, Program) {
     ] {
         write(&folder.join(name), text);
     }
+}
+
+pub fn start() -> (World, Program, Program) {
+    let world = World::new();
+    write_skill(&world.skills());
     let gateway = world.start(Start::new());
     let instance = world.start_with_skills("maya");
     world.wait_instances(2);

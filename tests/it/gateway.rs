@@ -6,7 +6,7 @@ use std::{fs, thread};
 use serde_json::{Value, json};
 
 use crate::backend::{Backend, Manner, tool};
-use crate::client::{Connection, R03, R06, Session, text_of};
+use crate::client::{Connection, R03, R06, Session, names, text_of};
 use crate::life::{is_alive, noted_pid};
 use crate::program::{Program, Start, World};
 use crate::skill;
@@ -416,6 +416,35 @@ fn an_answer_too_large_to_pass_is_not_cut() {
     let mut session = Session::open_at(world.gateway(), &format!("/mcp/{}", large.short()), R06);
     let answer = session.request("tools/call", json!({"name": "go"}));
     assert_eq!(answer["error"]["code"], json!(-32603), "{}", answer["error"]);
+}
+
+#[test]
+fn what_has_no_place_in_the_list_is_called_all_the_same() {
+    let (world, _gateway) = gateway(&[]);
+    let answer = json!({"content": [{"type": "text", "text": "ok"}]});
+    let large = |name: String| {
+        let mut tool = tool(&name);
+        tool["description"] = json!("x".repeat(1 << 20));
+        tool
+    };
+    let backends = ["blender", "houdini", "maya"].map(|dcc| {
+        let tools = (0..7).map(|number| large(format!("large{number}"))).collect();
+        let backend = Backend::start(Manner::Json(answer.clone()), tools);
+        let entry = backend.register_published(&world.registry(), dcc);
+        (backend, entry)
+    });
+    let mut session = Session::open(world.gateway(), R06);
+    let name = |backend: usize, tool: usize| format!("{}__large{tool}", backends[backend].0.short());
+    let last = name(2, 6);
+    until(PATIENCE, "the last one is known", || {
+        session.request("tools/call", json!({"name": last}))["result"]["content"][0]["text"] == "ok"
+    });
+    let reply = session.post(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}));
+    assert!(reply.body.len() < 16 << 20, "a client takes it: {} bytes", reply.body.len());
+    let names = names(reply.message()["result"]["tools"].as_array().expect("a list"));
+    let listed = |backend: usize| (0..7).filter(|tool| names.contains(&name(backend, *tool))).count();
+    assert_eq!((listed(0), listed(1), listed(2)), (7, 7, 1), "in the order of types");
+    assert_eq!(reply.message()["result"].get("nextCursor"), None);
 }
 
 #[test]

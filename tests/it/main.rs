@@ -22,6 +22,7 @@ mod names;
 mod offer;
 mod protocol;
 mod registry;
+mod replicas;
 mod resume;
 mod rounds;
 mod security;

@@ -1,5 +1,7 @@
 //! Prompts, resources and completion: what a skill offers, at its instance and through the gateway.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::client::{R03, R06, R11, Session};
@@ -25,10 +27,15 @@ resources:
 ---
 "#;
 
+/// Writes the skill `shot-notes`, which has a prompt, a resource and a template.
+pub fn write_skill(skills: &Path) {
+    write(&skills.join("shot-notes/SKILL.md"), SKILL);
+}
+
 /// A gateway, and an instance that has loaded the skill.
 fn start() -> (World, Program, Program) {
     let world = World::new();
-    write(&world.skills().join("shot-notes/SKILL.md"), SKILL);
+    write_skill(&world.skills());
     let gateway = world.start(crate::program::Start::new());
     let instance = world.start_with_skills("maya");
     world.wait_instances(2);

@@ -36,6 +36,7 @@ pub struct Start {
     instance_id: Option<String>,
     no_gateway: bool,
     descriptors: Option<u32>,
+    host: Option<Ipv4Addr>,
 }
 
 /// A running process of the program.
@@ -66,17 +67,22 @@ impl World {
     }
 
     pub fn gateway(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.gateway_port))
+        self.gateway_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The gateway port of another address: what is another host elsewhere is another loopback address here.
+    pub fn gateway_at(&self, host: Ipv4Addr) -> SocketAddr {
+        SocketAddr::from((host, self.gateway_port))
     }
 
     /// A process that is ready: registered, its own port answers `/readyz`, and somebody serves the gateway port.
     #[track_caller]
     pub fn start(&self, start: Start) -> Program {
-        let competes = !start.no_gateway;
+        let gateway = (!start.no_gateway).then(|| self.gateway_at(start.host.unwrap_or(Ipv4Addr::LOCALHOST)));
         let mut program = self.launch(start);
         program.wait_ready();
-        if competes {
-            until(PATIENCE, "a gateway answers", || client::status(self.gateway(), "/health") == Some(200));
+        if let Some(gateway) = gateway {
+            until(PATIENCE, "a gateway answers", || client::status(gateway, "/health") == Some(200));
         }
         program
     }
@@ -101,11 +107,12 @@ impl World {
         };
         command.args(["--registry-dir".into(), self.registry()]);
         command.args(["--instance-id", &instance_id, "--gateway-port", &port.to_string()]);
+        command.args(start.host.iter().flat_map(|host| ["--host".to_owned(), host.to_string()]));
         command.args(&start.args).envs(start.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the built program starts");
         let stderr = keep_stderr(&mut child);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let address = SocketAddr::from((start.host.unwrap_or(Ipv4Addr::LOCALHOST), 0));
         Program { child, stderr, entry_file, instance_id, address }
     }
 
@@ -189,6 +196,12 @@ impl Start {
     /// With so many descriptors at most.
     pub fn descriptors(mut self, most: u32) -> Start {
         self.descriptors = Some(most);
+        self
+    }
+
+    /// Bound to this address, both ports.
+    pub fn host(mut self, host: Ipv4Addr) -> Start {
+        self.host = Some(host);
         self
     }
 

@@ -1,0 +1,408 @@
+//! One seed played: rounds of orders in an order that the seed decides, calm or with kills, and what must hold at the
+//! end of each.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::Dice;
+use crate::calls::{Call, Kill};
+use crate::client::{R03, R06, R11, Session};
+use crate::folder::write;
+use crate::follower::Follower;
+use crate::peer::{KINDS, Peer, STATELESS, View};
+use crate::program::{Program, Start, World, fresh_id};
+use crate::skill::script;
+use crate::wait::{PATIENCE, print};
+
+const ROUNDS: usize = 4;
+const ORDERS: usize = 24;
+/// Time in which everybody hears of a change.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
+/// Time in which a notification that must not come would have come.
+const QUIET: Duration = Duration::from_millis(700);
+
+/// Tells and answers what it was given.
+const WORK: &str = r#"#!/bin/sh
+while [ $# -gt 1 ]; do
+  case $1 in --token) token=$2 ;; --steps) steps=$2 ;; --pause) pause=$2 ;; esac
+  shift 2
+done
+printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"%s"}}\n' "$token"
+step=0
+while [ $step -lt "$steps" ]; do
+  step=$((step + 1))
+  printf '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":%d,"message":"%s"}}\n' $step "$token"
+  sleep "$pause"
+done
+printf '{"token":"%s"}\n' "$token"
+"#;
+
+const NOTES: &str = r#"---
+name: notes
+description: Not loaded at first
+tools: []
+prompts:
+  - {name: ask, description: Asks, template: "Well?"}
+resources:
+  - {uri: "notes://one", name: one, mime_type: text/plain, text: "One."}
+---
+"#;
+
+/// Skills that are loaded and unloaded, and the kinds of lists that this changes.
+const EXTRAS: [(&str, &[usize]); 2] = [("extra", &[0]), ("notes", &[1, 2])];
+
+struct Instance {
+    id: String,
+    dcc: &'static str,
+    program: Option<Program>,
+    has: [bool; 2],
+}
+
+/// A list that a client asked for while things happened.
+struct Listing {
+    instances: Vec<usize>,
+    thread: JoinHandle<(Result<BTreeSet<String>, String>, Instant)>,
+}
+
+pub struct Game {
+    seed: u64,
+    dice: Dice,
+    world: World,
+    instances: Vec<Instance>,
+    peers: Vec<Peer>,
+    followers: Vec<Follower>,
+    next_id: [u64; 4],
+    calls: Vec<Call>,
+    listings: Vec<Listing>,
+    kills: Vec<Kill>,
+    /// Changes of this round, of each kind; only counted where it is calm.
+    changes: [usize; 3],
+    trail: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl Game {
+    pub fn new(seed: u64) -> Game {
+        let world = World::new();
+        write_skills(&world.skills());
+        let instances = ["maya", "blender", "houdini"]
+            .map(|dcc| Instance { id: fresh_id(), dcc, program: None, has: [false; 2] })
+            .into();
+        let mut game = Game {
+            seed,
+            dice: Dice::new(seed),
+            world,
+            instances,
+            peers: Vec::new(),
+            followers: Vec::new(),
+            next_id: [0; 4],
+            calls: Vec::new(),
+            listings: Vec::new(),
+            kills: Vec::new(),
+            changes: [0; 3],
+            trail: Vec::new(),
+            faults: Vec::new(),
+        };
+        for instance in 0..game.instances.len() {
+            game.launch(instance);
+        }
+        game.wait_all_listed();
+        game.peers = [R03, R06, R11, STATELESS]
+            .iter()
+            .enumerate()
+            .map(|(number, revision)| Peer::connect(number, revision, game.world.gateway()).expect("a session"))
+            .collect();
+        game.followers = game.peers.iter().cloned().map(Follower::start).collect();
+        game
+    }
+
+    /// Plays all rounds; what did not hold, with the seed and what had happened.
+    pub fn play(mut self) -> Vec<String> {
+        let begun = Instant::now();
+        let mut played = 0;
+        for round in 0..ROUNDS {
+            // One in two has kills, and each seed has both.
+            let is_calm = if round == 0 { true } else { round != 1 && self.dice.chance(50) };
+            self.round(is_calm);
+            played += self.next_id.iter().sum::<u64>();
+            if !self.faults.is_empty() {
+                break;
+            }
+        }
+        print(&format!("seed {}: {played} requests, {:.1} s", self.seed, begun.elapsed().as_secs_f64()));
+        let trail = self.trail.join(", ");
+        let logs: Vec<String> =
+            self.instances.iter().filter_map(|instance| instance.program.as_ref()).map(Program::stderr).collect();
+        let describe = |fault: &String| format!("SEED={}: {fault}\n  after: {trail}\n{}", self.seed, logs.join("\n"));
+        self.faults.iter().take(3).map(describe).collect()
+    }
+
+    fn round(&mut self, is_calm: bool) {
+        self.trail.push(if is_calm { "calm" } else { "storm" }.to_owned());
+        let before = self.peers[0].view().unwrap_or_default();
+        let told: Vec<[usize; 3]> = self.followers.iter().map(Follower::told).collect();
+        (self.kills, self.changes, self.next_id) = (Vec::new(), [0; 3], [0; 4]);
+        let away = self.dice.below(self.peers.len());
+        self.followers[away].go_away();
+        let mut reopened = BTreeSet::new();
+        for _ in 0..ORDERS {
+            thread::sleep(Duration::from_millis(self.dice.below(25) as u64));
+            match self.dice.below(if is_calm { 84 } else { 100 }) {
+                0..45 => self.call(),
+                45..60 => self.list(),
+                60..70 => self.cancel(),
+                70..76 => {
+                    let peer = self.dice.below(self.peers.len());
+                    self.trail.push(format!("{peer} reopens"));
+                    reopened.insert(peer);
+                    self.followers[peer].reopen();
+                }
+                76..84 => self.change(is_calm),
+                84..93 => self.kill(),
+                _ => self.restart(),
+            }
+        }
+        let truth = self.settle();
+        self.check_followers(&truth);
+        if is_calm {
+            self.check_counts(&told, away, &reopened);
+        }
+        self.check_return(away, &before, &truth);
+    }
+
+    fn call(&mut self) {
+        let (peer, target) = (self.dice.below(self.peers.len()), self.dice.below(self.instances.len()));
+        let (steps, wants_progress) = (self.dice.below(8), self.dice.chance(60));
+        self.next_id[peer] += 1;
+        let id = self.next_id[peer];
+        self.trail.push(format!("{peer} calls {target} as {id}"));
+        let tool = format!("{}__work__run", &self.instances[target].id[..8]);
+        self.calls.push(Call::start(&self.peers[peer], id, (target, tool), steps, wants_progress));
+    }
+
+    fn list(&mut self) {
+        let peer = self.dice.below(self.peers.len());
+        self.next_id[peer] += 1;
+        let id = self.next_id[peer];
+        self.trail.push(format!("{peer} lists"));
+        let asking = self.peers[peer].clone();
+        let killed: Vec<usize> = self.kills.iter().map(|kill| kill.instance).collect();
+        let instances = (0..self.instances.len()).filter(|instance| !killed.contains(instance)).collect();
+        let thread = thread::spawn(move || (asking.list(0, id), Instant::now()));
+        self.listings.push(Listing { instances, thread });
+    }
+
+    fn cancel(&mut self) {
+        let running: Vec<usize> = (0..self.calls.len()).filter(|at| self.calls[*at].can_be_cancelled()).collect();
+        if let Some(at) = (!running.is_empty()).then(|| running[self.dice.below(running.len())]) {
+            self.trail.push(format!("{} cancels {}", self.calls[at].peer.number, self.calls[at].id));
+            self.calls[at].cancel();
+        }
+    }
+
+    /// Loads or unloads a skill at an instance that lives. Where it is calm, everybody who follows hears of it.
+    fn change(&mut self, is_calm: bool) {
+        let (at, extra) = (self.dice.below(self.instances.len()), self.dice.below(EXTRAS.len()));
+        let instance = &mut self.instances[at];
+        let ready = instance.program.as_ref().map(|program| program.address).filter(|address| address.port() != 0);
+        let Some(address) = ready else { return };
+        instance.has[extra] ^= true;
+        let (skill, kinds) = EXTRAS[extra];
+        let tool = if instance.has[extra] { "load_skill" } else { "unload_skill" };
+        self.trail.push(format!("{tool} {skill} at {at}"));
+        let hearers = self.hearers();
+        Session::open(address, R06).structured(tool, json!({"skill_name": skill}));
+        kinds.iter().for_each(|kind| self.changes[*kind] += 1);
+        if is_calm {
+            self.wait_told(&hearers, kinds);
+        }
+    }
+
+    /// Who must hear of a change that is made now, with what each was told before. Whoever has no session and no stream
+    /// at this moment will look at the lists instead.
+    fn hearers(&self) -> Vec<(usize, [usize; 3])> {
+        let must = |(number, follower): &(usize, &Follower)| {
+            !follower.is_away() && (!self.peers[*number].is_stateless() || follower.stands())
+        };
+        self.followers.iter().enumerate().filter(must).map(|(number, follower)| (number, follower.told())).collect()
+    }
+
+    fn wait_told(&mut self, hearers: &[(usize, [usize; 3])], kinds: &[usize]) {
+        let end = Instant::now() + TOLD_WITHIN;
+        for (number, before) in hearers {
+            let follower = &self.followers[*number];
+            let has_heard = || kinds.iter().all(|kind| follower.told()[*kind] > before[*kind]);
+            if !holds_by(end, has_heard) {
+                let fault = format!("client {number} was told of {:?} after {before:?}", follower.told());
+                return self.faults.push(fault);
+            }
+        }
+    }
+
+    /// `kill -9` of a process that lives, as long as another one does.
+    fn kill(&mut self) {
+        let alive: Vec<usize> = (0..self.instances.len()).filter(|at| self.instances[*at].program.is_some()).collect();
+        if alive.len() < 2 || self.kills.len() >= 3 {
+            return;
+        }
+        let victim = alive[self.dice.below(alive.len())];
+        let is_gateway = |at: &usize| self.instances[*at].program.as_ref().is_some_and(Program::is_gateway);
+        // Right after a takeover no entry may say yet who has taken over.
+        let was_gateway = is_gateway(&victim) || !alive.iter().any(is_gateway);
+        self.trail.push(format!("{victim}{} is killed", if was_gateway { ", the gateway," } else { "" }));
+        self.kills.push(Kill { at: Instant::now(), instance: victim, was_gateway });
+        if let Some(mut program) = self.instances[victim].program.take() {
+            program.kill_9();
+        }
+        self.instances[victim].has = [false; 2];
+    }
+
+    fn restart(&mut self) {
+        if let Some(at) = (0..self.instances.len()).find(|at| self.instances[*at].program.is_none()) {
+            self.trail.push(format!("{at} is started again"));
+            self.launch(at);
+        }
+    }
+
+    fn launch(&mut self, at: usize) {
+        let skills = self.world.skills().display().to_string();
+        let instance = &mut self.instances[at];
+        let args = ["--dcc", instance.dcc, "--skill-paths", &skills, "--load-skills", "work"];
+        instance.program = Some(self.world.launch(Start::new().args(args).instance_id(&instance.id)));
+    }
+
+    /// Starts again what was killed, and waits until all that was asked is answered; gives the lists as they are then.
+    fn settle(&mut self) -> View {
+        (0..self.instances.len()).for_each(|_| self.restart());
+        let truth = self.wait_all_listed();
+        let kills = std::mem::take(&mut self.kills);
+        for call in std::mem::take(&mut self.calls) {
+            self.faults.extend(call.judge(&kills).err());
+        }
+        for Listing { instances, thread } in std::mem::take(&mut self.listings) {
+            let (list, end) = thread.join().expect("the thread of a list does not panic");
+            let died = |wanted: &dyn Fn(&Kill) -> bool| kills.iter().any(|kill| kill.at <= end && wanted(kill));
+            match list {
+                Ok(list) => {
+                    // Whoever has not been killed is on every list, also on the first one of a new gateway.
+                    let lives = |at: &usize| !died(&|kill| kill.instance == *at);
+                    for at in instances.into_iter().filter(lives) {
+                        let tool = format!("{}__work__run", &self.instances[at].id[..8]);
+                        if !list.contains(&tool) {
+                            self.faults.push(format!("a list without the tools of {at}: {list:?}"));
+                        }
+                    }
+                }
+                Err(_) if died(&|kill| kill.was_gateway) => {}
+                Err(error) => self.faults.push(format!("a list was not answered, and no gateway was killed: {error}")),
+            }
+        }
+        truth
+    }
+
+    /// Waits until the gateway lists what all instances have; gives its lists.
+    fn wait_all_listed(&mut self) -> View {
+        for instance in &mut self.instances {
+            instance.program.as_mut().expect("all are started").wait_ready();
+        }
+        let end = Instant::now() + PATIENCE;
+        loop {
+            // The gateway may change hands until everybody is there.
+            let view = Peer::connect(0, R11, self.world.gateway()).and_then(|peer| peer.view());
+            match view {
+                Ok(view) if self.instances.iter().all(|instance| instance.is_listed(&view)) => return view,
+                Ok(view) if Instant::now() > end => {
+                    self.faults.push(format!("the lists never became what they should: {view:?}"));
+                    return view;
+                }
+                Err(error) if Instant::now() > end => panic!("SEED={}: no lists: {error}", self.seed),
+                _ => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// Everybody who follows has the lists as they are, and heard nothing that was not for it.
+    fn check_followers(&mut self, truth: &View) {
+        let end = Instant::now() + TOLD_WITHIN;
+        for (number, follower) in self.followers.iter().enumerate() {
+            if !follower.is_away() && !holds_by(end, || follower.view() == *truth) {
+                let fault = format!("client {number} missed a change: it has {:?}, not {truth:?}", follower.view());
+                self.faults.push(fault);
+            }
+            self.faults.extend(follower.take_faults());
+        }
+    }
+
+    /// Where it was calm, everybody was told of each change once.
+    fn check_counts(&mut self, before: &[[usize; 3]], away: usize, reopened: &BTreeSet<usize>) {
+        for (number, follower) in self.followers.iter().enumerate() {
+            let looked_instead = self.peers[number].is_stateless() && reopened.contains(&number);
+            let heard = difference(follower.told(), before[number]);
+            if number != away && !looked_instead && heard != self.changes {
+                let fault = format!("client {number} was told {heard:?} times of {:?} changes", self.changes);
+                self.faults.push(fault);
+            }
+        }
+    }
+
+    /// The client that was away comes back: it is told once of each kind that differs, and of no other.
+    fn check_return(&mut self, away: usize, before: &View, truth: &View) {
+        let follower = &self.followers[away];
+        let told = follower.told();
+        follower.come_back();
+        let is_back = holds_by(Instant::now() + TOLD_WITHIN, || follower.stands() && follower.view() == *truth);
+        thread::sleep(QUIET);
+        let heard = difference(follower.told(), told);
+        let due: Vec<usize> = (0..KINDS.len()).map(|kind| usize::from(before[kind] != truth[kind])).collect();
+        let is_told = self.peers[away].is_stateless() || heard[..] == due[..];
+        if !is_back || !is_told || follower.view() != *truth {
+            let view = follower.view();
+            let fault = format!("client {away} came back: told {heard:?}, due {due:?}; it has {view:?}, not {truth:?}");
+            self.faults.push(fault);
+        }
+        self.faults.extend(follower.take_faults());
+    }
+}
+
+impl Instance {
+    fn is_listed(&self, view: &View) -> bool {
+        let short = &self.id[..8];
+        view[0].contains(&format!("{short}__work__run"))
+            && view[0].contains(&format!("{short}__extra__more")) == self.has[0]
+            && view[1].contains(&format!("{short}__notes__ask")) == self.has[1]
+            && view[2].contains(&format!("dcc://{}/notes://one", self.id)) == self.has[1]
+    }
+}
+
+fn write_skills(skills: &Path) {
+    let tool = |name: &str, tool: &str| {
+        format!(
+            "---\nname: {name}\ndescription: The skill {name}\ntools:\n  - {{name: {tool}, source_file: scripts/{tool}.sh}}\n---\n"
+        )
+    };
+    write(&skills.join("work/SKILL.md"), tool("work", "run"));
+    script(&skills.join("work/scripts/run.sh"), WORK);
+    write(&skills.join("extra/SKILL.md"), tool("extra", "more"));
+    script(&skills.join("extra/scripts/more.sh"), "#!/bin/sh\ncat\n");
+    write(&skills.join("notes/SKILL.md"), NOTES);
+}
+
+fn difference(now: [usize; 3], before: [usize; 3]) -> [usize; 3] {
+    [0, 1, 2].map(|kind| now[kind] - before[kind])
+}
+
+fn holds_by(end: Instant, condition: impl Fn() -> bool) -> bool {
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
