@@ -42,6 +42,7 @@ use crate::scanner::{Scanner, Settings};
 use crate::session::State;
 use crate::skills::{Skills, child};
 use crate::status::{Check, Status};
+use crate::tasks::TaskTable;
 use crate::worker;
 
 /// Runs the server until it is told to stop.
@@ -74,6 +75,7 @@ struct App {
     scanner: Arc<Scanner>,
     catalogue: Arc<Catalogue>,
     gateway_hub: Arc<Hub>,
+    tasks: TaskTable,
     election: Option<Arc<Election>>,
 }
 
@@ -87,9 +89,10 @@ impl App {
         // The instance: skills and their port.
         let slot = HeartbeatSlot::default();
         let instance_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
+        let tasks = TaskTable::default();
         let skills = Arc::new(parts::start_skills(&config, parts::publisher(&slot, &instance_hub))?);
         instance_hub.publish(state_of(&skills.offer()));
-        let instance = parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot)?;
+        let instance = parts::serve_instance(&config, &access, &draining, &skills, &instance_hub, &slot, &tasks)?;
         let address = instance.address();
         if !election::answers(address) {
             return Err(AppError::NoAnswer(address));
@@ -123,6 +126,7 @@ impl App {
             scanner,
             catalogue,
             gateway_hub,
+            tasks,
             election,
         };
         app.compete()?;
@@ -246,7 +250,8 @@ impl App {
         let gateway_drained = gateway.is_none_or(|server| server.drain(deadline));
         std::thread::sleep(seen_to_be_gone.left().min(deadline.left()));
         self.instance.stop_accepting();
-        let drained = self.instance.drain(deadline) && gateway_drained;
+        // Tasks have their time too, though only those who wait for them hear of the end.
+        let drained = self.instance.drain(deadline) && self.tasks.drain(deadline) && gateway_drained;
         // Nobody waits for what still runs.
         child::end_all();
         // Nobody asks any more: what served the answers can go.

@@ -23,6 +23,7 @@ pub mod outlet;
 pub mod params;
 pub mod rounds;
 pub mod service;
+pub mod tasks;
 pub mod trail;
 
 use std::io;
@@ -217,7 +218,7 @@ impl Endpoint {
         let session = Session::begin(revision, params.capabilities, self.service.state());
         let result = json!({
             "protocolVersion": revision.as_str(),
-            "capabilities": capabilities(),
+            "capabilities": tasks::with_core(capabilities(), revision),
             "serverInfo": {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")},
             "instructions": self.service.instructions(),
         });
@@ -236,7 +237,7 @@ impl Endpoint {
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         if let Some(listed) = Listed::of_method(method) {
-            return self.list(listed, session.revision, params);
+            return self.list(listed, Some(session.revision), params);
         }
         match method {
             "ping" => Ok(Payload::Owned(b"{}".to_vec())),
@@ -250,12 +251,16 @@ impl Endpoint {
             "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => {
                 self.call(session, id, method, params, outlet)
             }
+            "tasks/get" | "tasks/result" | "tasks/cancel" if session.revision.has_tasks() => {
+                self.call(session, id, method, params, outlet)
+            }
+            "tasks/list" if session.revision.has_tasks() => self.list_tasks(session, params),
             "initialize" => Err(ErrorObject::new(INVALID_REQUEST, "initialize must not be part of a batch").into()),
             _ => Err(unknown_method(method).into()),
         }
     }
 
-    fn list(&self, listed: Listed, revision: Revision, params: Option<&RawValue>) -> Answer {
+    fn list(&self, listed: Listed, revision: Option<Revision>, params: Option<&RawValue>) -> Answer {
         let params: PaginatedParams = params::read(params)?;
         if params.cursor.is_some() {
             return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
@@ -275,6 +280,7 @@ impl Endpoint {
         let mut call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
         call.asker = Some(Asker::Stream { table: &self.asking, session: session.key, client: session.client });
         call.log_level = Some(self.levels.of(session.key));
+        call.tasks = tasks::core_use(session, &call)?;
         let answer = self.service.call(&call, outlet);
         if ticket.is_cancelled() { Err(Failure::Cancelled) } else { answer }
     }

@@ -5,6 +5,7 @@
 //! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
 
 pub mod catalogue;
+pub mod fan_out;
 pub mod followers;
 pub mod link;
 pub mod meta;
@@ -17,6 +18,7 @@ pub mod relayed;
 pub mod rewrite;
 pub mod snapshot;
 pub mod stateless;
+pub mod tasks;
 pub mod upstream;
 pub mod upstream_error;
 pub mod waiting;
@@ -46,6 +48,7 @@ use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Mirror;
+use crate::mcp::tasks::unknown_task;
 use crate::metrics::Route;
 use crate::registry::Instance;
 use crate::session::State;
@@ -74,7 +77,7 @@ impl Service for GatewayService {
         self.catalogue.now().state
     }
 
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject> {
         match self.catalogue.warm() {
             Ok(snapshot) => Ok(snapshot.list(listed, revision)),
             Err(_) => Err(ErrorObject::new(
@@ -85,6 +88,11 @@ impl Service for GatewayService {
     }
 
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        if call.method.is_about_task() {
+            let has_member =
+                |snapshot: &Snapshot| snapshot.members.iter().any(|member| call.name.starts_with(member.id()));
+            return tasks::serve(&self.warm_if(has_member), call, outlet);
+        }
         if call.method == CallMethod::CallTool && meta::is_own_tool(&call.name) {
             let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
                 .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
@@ -93,6 +101,9 @@ impl Service for GatewayService {
         }
         let route = self.route(call)?;
         let (mirror, deadline) = (route.mirror.as_deref(), deadline(&route, call));
+        if call.method == CallMethod::CallTool && call.tasks.decide(route.task_support, &call.name)? {
+            return tasks::begin(&route, call, deadline, outlet);
+        }
         let answer = route.upstream.call(&route.name, mirror, call, deadline, outlet);
         if !matches!(call.method, CallMethod::ReadResource | CallMethod::CompleteResource) {
             return answer;
@@ -106,6 +117,11 @@ impl Service for GatewayService {
     }
 
     fn asking(&self, call: &Call<'_>) -> Asking {
+        if call.method.is_about_task()
+            || matches!(call.method, CallMethod::CompletePrompt | CallMethod::CompleteResource)
+        {
+            return Asking::Nobody;
+        }
         match self.route(call).map(|route| route.upstream.is_stateless(call.deadline)) {
             Ok(Ok(true)) => Asking::Elsewhere,
             Ok(Ok(false)) => Asking::Here,
@@ -124,6 +140,10 @@ impl Service for GatewayService {
 
     fn mirror(&self, tool: &str) -> Option<Arc<Mirror>> {
         self.catalogue.now().tool(tool)?.mirror.clone()
+    }
+
+    fn list_tasks(&self, owner: &str, cursor: Option<&str>, deadline: Deadline) -> Answer {
+        tasks::list(&self.warm_if(|_| false), owner, cursor, deadline)
     }
 
     fn instructions(&self) -> &str {
@@ -149,6 +169,9 @@ impl GatewayService {
             CallMethod::ReadResource | CallMethod::CompleteResource => {
                 let snapshot = self.warm_if(|snapshot| snapshot.resource(name).is_some());
                 snapshot.resource(name).ok_or_else(|| unknown_resource(name))
+            }
+            CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
+                Err(unknown_task(name))
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::{ListResult, Listed};
 use crate::mcp::mirror::Mirror;
 use crate::mcp::params::{CompleteArgument, CompleteParams};
+use crate::mcp::tasks::TaskSupport;
 use crate::mcp::{RawObject, Revision, Tool};
 use crate::metrics::Route;
 use crate::session::State;
@@ -36,8 +37,11 @@ use crate::skills::set::SkillTool;
 use crate::skills::tools::skill_tools;
 use crate::status::Status;
 use crate::talk::Talk;
+use crate::tasks::TaskTable;
+use crate::tasks::serve::TaskService;
 
 pub struct InstanceService {
+    tasks: TaskService,
     skills: Arc<Skills>,
     lists: Mutex<Arc<Lists>>,
 }
@@ -62,9 +66,9 @@ const INSTRUCTIONS: &str = "This server runs the skills of one application. list
     there is; load_skill turns a skill into tools.";
 
 impl InstanceService {
-    pub fn new(skills: Arc<Skills>) -> InstanceService {
+    pub fn new(skills: Arc<Skills>, tasks: TaskTable) -> InstanceService {
         let lists = Mutex::new(Arc::new(Lists::of(skills.offer())));
-        InstanceService { skills, lists }
+        InstanceService { tasks: TaskService { skills: Arc::clone(&skills), table: tasks }, skills, lists }
     }
 
     /// The lists as they are now.
@@ -106,7 +110,7 @@ impl Service for InstanceService {
         self.lists().state
     }
 
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject> {
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject> {
         let lists = self.lists();
         let list = match listed {
             Listed::Tools => &lists.tools,
@@ -121,6 +125,9 @@ impl Service for InstanceService {
         let offer = || self.skills.offer();
         let result = match call.method {
             CallMethod::CallTool => return self.call_tool(call, outlet),
+            CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
+                return self.tasks.serve(call, outlet);
+            }
             CallMethod::GetPrompt => return self.get_prompt(call, outlet),
             CallMethod::ReadResource => offer().resources.read(&call.name)?,
             CallMethod::CompletePrompt => {
@@ -136,10 +143,17 @@ impl Service for InstanceService {
     }
 
     fn asking(&self, call: &Call<'_>) -> Asking {
+        let (tools, offer) = (self.skills.tools(), self.skills.offer());
         let asks = match call.method {
-            CallMethod::CallTool => self.skills.tools().find(&call.name).is_some_and(|tool| tool.dialog),
-            CallMethod::GetPrompt => self.skills.offer().prompts.asks(&call.name),
-            CallMethod::ReadResource | CallMethod::CompletePrompt | CallMethod::CompleteResource => false,
+            CallMethod::CallTool => {
+                let Some(tool) = tools.find(&call.name) else { return Asking::Nobody };
+                if matches!(call.tasks.decide(tool.task_support, &call.name), Ok(true)) {
+                    return Asking::Elsewhere;
+                }
+                tool.dialog
+            }
+            CallMethod::GetPrompt => offer.prompts.asks(&call.name),
+            _ => false,
         };
         if asks { Asking::Here } else { Asking::Nobody }
     }
@@ -153,6 +167,10 @@ impl Service for InstanceService {
         self.skills.tools().find(tool)?.mirror.clone()
     }
 
+    fn list_tasks(&self, owner: &str, cursor: Option<&str>, _: Deadline) -> Answer {
+        self.tasks.list(owner, cursor)
+    }
+
     fn instructions(&self) -> &str {
         INSTRUCTIONS
     }
@@ -161,7 +179,14 @@ impl Service for InstanceService {
 impl InstanceService {
     fn call_tool(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         let arguments = call.arguments.unwrap_or("{}");
-        if let Some(tool) = self.skills.tools().find(&call.name) {
+        let tools = self.skills.tools();
+        let found = tools.find(&call.name);
+        if call.tasks.decide(found.map_or(TaskSupport::Forbidden, |tool| tool.task_support), &call.name)?
+            && let Some(tool) = found
+        {
+            return self.tasks.begin(tool, call, outlet);
+        }
+        if let Some(tool) = found {
             return Ok(Payload::Owned(self.run(tool, arguments, call, outlet).json));
         }
         match self.skills.call_skill_tool(&call.name, &self::arguments(call)?) {

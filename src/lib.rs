@@ -34,6 +34,7 @@ pub mod status;
 pub mod gateway;
 pub mod instance;
 pub mod talk;
+pub mod tasks;
 
 pub mod config;
 pub mod query;

@@ -236,6 +236,22 @@ pub const PARKED_CALLS_MAX: usize = SCRIPTS_RUNNING_MAX / 2;
 pub const PARKED_ANSWER_KEPT: Duration = Duration::from_secs(30);
 /// Messages between the thread of such a call and the connection that serves its client. Beyond: the call waits.
 pub const LINE_MESSAGES_MAX: usize = 64;
+/// Tasks that run at the same time, each with a thread and a script: half of the scripts, so that plain calls have places.
+/// Beyond: an error that says so.
+pub const TASKS_RUNNING_MAX: usize = SCRIPTS_RUNNING_MAX / 2;
+/// Tasks that are kept. Beyond: those go whose results were fetched, the oldest first; if there are none, an error.
+pub const TASKS_MAX: usize = 4096;
+/// Bytes of all results that are kept for tasks. Beyond: as above.
+pub const TASKS_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Time that a task is kept beyond the longest that it may run, where its client names none.
+pub const TASK_TTL: Duration = Duration::from_secs(30 * 60);
+/// What a client may ask for. Below and beyond: these.
+pub const TASK_TTL_MIN: Duration = Duration::from_secs(60);
+pub const TASK_TTL_MAX: Duration = Duration::from_secs(25 * 60 * 60);
+/// Told to clients: how often it is worth asking.
+pub const TASK_POLL_EVERY: Duration = Duration::from_secs(1);
+/// Tasks of one page of a list.
+pub const TASKS_PAGE: usize = 100;
 /// The last bytes of standard error that are kept for the result of a failed script.
 pub const SCRIPT_STDERR_TAIL_BYTES: usize = 4 * 1024;
 /// Time between SIGTERM and SIGKILL for a script's process group.
@@ -301,6 +317,7 @@ const _: () = assert!(
     "a resource in Base64 must fit into a result"
 );
 const _: () = assert!(SCRIPT_MESSAGE_BYTES_MAX < SCRIPT_OUTPUT_BYTES_MAX && SCRIPT_MESSAGE_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(TASK_TTL_MAX.as_secs() > SCRIPT_TIME_MAX.as_secs());
 const _: () = assert!(TOOL_LIST_BYTES_MAX < BODY_BYTES_MAX as u64, "a tool list must fit into a reply");
 const _: () =
     assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");

@@ -9,6 +9,7 @@ mod client;
 pub mod lists;
 pub mod mirror;
 pub mod params;
+pub mod tasks;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::jsonrpc;
+use crate::mcp::tasks::ToolExecution;
 
 pub use client::ClientCapabilities;
 
@@ -57,6 +59,11 @@ impl Revision {
         self == Revision::R2025_03_26
     }
 
+    /// Tasks came with 2025-11-25.
+    pub fn has_tasks(self) -> bool {
+        self >= Revision::R2025_11_25
+    }
+
     /// `MCP-Protocol-Version` is checked from 2025-06-18 on.
     pub fn has_version_header(self) -> bool {
         self >= Revision::R2025_06_18
@@ -91,6 +98,8 @@ pub struct Tool {
     pub output_schema: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<ToolAnnotations>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<ToolExecution>,
     #[serde(rename = "_meta", default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<Map<String, Value>>,
 }

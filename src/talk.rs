@@ -28,6 +28,7 @@ pub struct Talk<'o, 'x, 'c> {
     outlet: &'o mut Outlet<'x, 'c>,
     progress: Progress,
     log_level: Option<LogLevel>,
+    hears_of_urls: bool,
     questions: Questions<'o>,
     /// Ends the script.
     cancel: &'o Cancel,
@@ -69,7 +70,8 @@ fn one_second() -> u64 {
 impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>, cancel: &'o Cancel) -> Talk<'o, 'x, 'c> {
         let (progress, questions) = (call.progress(), Questions::new(call.asker));
-        Talk { outlet, progress, log_level: call.log_level, questions, cancel, is_lost: false }
+        let hears_of_urls = call.asker.is_some_and(|asker| asker.hears_of_urls());
+        Talk { outlet, progress, log_level: call.log_level, hears_of_urls, questions, cancel, is_lost: false }
     }
 
     /// Takes back what was asked and is of no use any more.
@@ -122,7 +124,7 @@ impl Dialog for Talk<'_, '_, '_> {
             "notifications/progress" => self.progress.tell(params),
             "notifications/message" => self.log_level.and_then(|least| log_message(params, least)),
             // Who was sent to a URL has come back from it (2025-11-25).
-            "notifications/elicitation/complete" => elicitation_complete(params),
+            "notifications/elicitation/complete" if self.hears_of_urls => elicitation_complete(params),
             _ => None,
         };
         match message {

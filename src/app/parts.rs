@@ -26,6 +26,7 @@ use crate::registry::entry::Entry;
 use crate::registry::store::Store;
 use crate::skills::{OnChange, Skills, SkillsConfig};
 use crate::status::{Check, Status};
+use crate::tasks::TaskTable;
 
 /// Filled once the instance is registered; what is started before looks here.
 pub type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
@@ -130,8 +131,9 @@ pub fn serve_instance(
     skills: &Arc<Skills>,
     hub: &Arc<Hub>,
     heartbeat: &HeartbeatSlot,
+    tasks: &TaskTable,
 ) -> Result<Server, AppError> {
-    let service = Arc::new(InstanceService::new(Arc::clone(skills)));
+    let service = Arc::new(InstanceService::new(Arc::clone(skills), tasks.clone()));
     let heartbeat = Arc::clone(heartbeat);
     let registered: Check = (
         "registered",

@@ -191,6 +191,16 @@ impl Inbox {
     }
 }
 
+/// Whether a client that offers this can be asked such a thing; `None`: there is no client.
+pub fn check(client: Option<ClientCapabilities>, method: &str, params: &str) -> Result<(), ErrorObject> {
+    // Read for half characters too, which clients could not read.
+    let value: Value = serde_json::from_str(params)
+        .map_err(|error| ErrorObject::invalid_params(format!("these params cannot be read: {error}")))?;
+    let needed = ClientCapabilities::needed_for(method, &value);
+    let is_offered = client.zip(needed).is_some_and(|(client, needed)| client.contains(needed));
+    if is_offered { Ok(()) } else { Err(not_offered(method)) }
+}
+
 impl Asker<'_> {
     /// What the client offers.
     pub fn client(&self) -> ClientCapabilities {
@@ -198,6 +208,11 @@ impl Asker<'_> {
             Asker::Stream { client, .. } => *client,
             Asker::Desk(desk) => desk.client(),
         }
+    }
+
+    /// Whether the client wants to hear that its user is back from a URL (2025-11-25).
+    pub fn hears_of_urls(&self) -> bool {
+        matches!(self, Asker::Stream { client, .. } if client.elicitation_url)
     }
 
     fn offers(&self, needed: ClientCapabilities) -> bool {

@@ -22,7 +22,7 @@ use crate::base64;
 use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
 use crate::endpoint::params::read;
 use crate::endpoint::service::{Answer, Failure, Payload};
-use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, too_many_streams};
+use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks, too_many_streams};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::http::sse;
@@ -32,7 +32,7 @@ use crate::limits::SSE_COMMENT_EVERY;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
 use crate::mcp::params::SubscribeParams;
-use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, MODERN, RESOURCE_NOT_FOUND, Revision};
+use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
 use crate::os;
 
 const HEADER_MISMATCH: i32 = -32020;
@@ -54,7 +54,7 @@ struct Meta {
     #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
     version: Option<String>,
     #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
-    capabilities: Option<ClientCapabilities>,
+    capabilities: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +75,8 @@ struct Named<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow)]
     uri: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "taskId")]
+    task_id: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -156,8 +158,8 @@ impl Endpoint {
         headers: &[(&str, &str)],
         (id, method, params): (RequestId<'_>, &str, Option<&RawValue>),
     ) -> io::Result<()> {
-        let client = match check(request, method, params) {
-            Ok(client) => client,
+        let capabilities = match check(request, method, params) {
+            Ok(capabilities) => capabilities,
             Err(refused) => return respond_refused(exchange, headers, Some(id), &refused),
         };
         if method == "tools/call"
@@ -172,14 +174,17 @@ impl Endpoint {
         let (answer, cacheable) = match method {
             "server/discover" => (Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))), true),
             "tools/call" | "prompts/get" | "completion/complete" => {
-                (self.modern_call(method, params, client, &mut outlet), false)
+                (self.modern_call(method, params, &capabilities, &mut outlet), false)
             }
             "resources/read" => {
-                let answer = self.modern_call(method, params, client, &mut outlet);
+                let answer = self.modern_call(method, params, &capabilities, &mut outlet);
                 (answer.map_err(with_newer_code), true)
             }
+            "tasks/get" | "tasks/update" | "tasks/cancel" => {
+                (self.modern_call(method, params, &capabilities, &mut outlet), false)
+            }
             _ => match Listed::of_method(method) {
-                Some(listed) => (self.list(listed, Revision::NEWEST, params), true),
+                Some(listed) => (self.list(listed, None, params), true),
                 None => {
                     let text = format!("method not found: {method}; server/discover tells what {MODERN} has here");
                     let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));
@@ -194,7 +199,7 @@ impl Endpoint {
     fn discovered(&self) -> Value {
         json!({
             "supportedVersions": supported_versions(),
-            "capabilities": capabilities(),
+            "capabilities": tasks::with_extension(capabilities()),
             "instructions": self.service.instructions(),
             "_meta": {SERVER_KEY: {"name": self.server_name, "version": env!("CARGO_PKG_VERSION")}},
         })
@@ -279,9 +284,9 @@ fn code(error: &Map<String, Value>) -> Option<i32> {
 }
 
 /// What the header fields and `_meta` must say before a method is looked at; gives what the client offers.
-fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Result<ClientCapabilities, Refused> {
+fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Result<Map<String, Value>, Refused> {
     let meta = meta(params).map_err(|error| Refused(400, error))?;
-    let (Some(version), Some(client)) = (&meta.version, meta.capabilities) else {
+    let (Some(version), Some(capabilities)) = (&meta.version, meta.capabilities) else {
         let text = format!(
             "params._meta must hold \"{VERSION_KEY}\" and \"io.modelcontextprotocol/clientCapabilities\" in {MODERN}"
         );
@@ -303,15 +308,23 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
     if request.header("mcp-method") != Some(method) {
         return mismatch(format!("the Mcp-Method header must be {method:?}, as in the body"));
     }
-    if matches!(method, "tools/call" | "prompts/get" | "resources/read") {
-        let Named { name, uri } = read(params).map_err(|error| Refused(400, error))?;
-        let named = if method == "resources/read" { uri } else { name };
+    let is_of_task = matches!(method, "tasks/get" | "tasks/update" | "tasks/cancel");
+    if is_of_task || matches!(method, "tools/call" | "prompts/get" | "resources/read") {
+        let Named { name, uri, task_id } = read(params).map_err(|error| Refused(400, error))?;
+        let named = match method {
+            "resources/read" => uri,
+            _ if is_of_task => task_id,
+            _ => name,
+        };
         let header = request.header("mcp-name").and_then(decoded);
         if header.is_none() || header.as_deref() != named.as_deref() {
-            return mismatch("the Mcp-Name header must be params.name, or params.uri of a resource".to_owned());
+            return mismatch(
+                "the Mcp-Name header must be params.name, params.uri of a resource, or params.taskId of a task"
+                    .to_owned(),
+            );
         }
     }
-    Ok(client)
+    Ok(capabilities)
 }
 
 /// All that we speak, newest first.
@@ -362,7 +375,7 @@ fn tells(event: &[u8], method: &str) -> bool {
 fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cacheable: bool) -> io::Result<()> {
     let head: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
     match answer {
-        Ok(result) if says_its_type(result.as_bytes()) => {
+        Ok(result) if matches!(result, Payload::Typed(_)) || says_its_type(result.as_bytes()) => {
             outlet.finish(200, &[head, id.text().as_bytes(), br#","result":"#, result.as_bytes(), b"}"])
         }
         Ok(result) => {
@@ -372,8 +385,8 @@ fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cach
             outlet.finish(200, &[head, id.text().as_bytes(), mark, comma, members, b"}"])
         }
         Err(Failure::Error(error)) => {
-            let parts = [head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"];
-            outlet.finish(status_of(error.as_bytes()), &parts)
+            let status = if tasks::is_missing_capability(error.as_bytes()) { 400 } else { 200 };
+            outlet.finish(status, &[head, id.text().as_bytes(), br#","error":"#, error.as_bytes(), b"}"])
         }
         // Its client is gone: nothing more may be sent.
         Err(Failure::Cancelled) => Err(io::ErrorKind::ConnectionAborted.into()),
@@ -384,14 +397,6 @@ fn says_its_type(result: &[u8]) -> bool {
     const TYPE: &[u8] = b"\"resultType\"";
     result.windows(TYPE.len()).any(|window| window == TYPE)
         && serde_json::from_slice::<Typed>(result).is_ok_and(|result| result.result_type.is_some())
-}
-
-/// Most errors of a call are for its caller to read; this one is for the client itself.
-fn status_of(error: &[u8]) -> u16 {
-    match serde_json::from_slice(error).ok().as_ref().and_then(code) {
-        Some(MISSING_CLIENT_CAPABILITY) => 400,
-        _ => 200,
-    }
 }
 
 #[cfg(test)]

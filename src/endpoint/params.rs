@@ -11,7 +11,8 @@ use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::service::{Call, CallMethod};
 use crate::jsonrpc::ErrorObject;
-use crate::mcp::params::{CallMeta, CallToolParams, CompleteParams, ReadResourceParams};
+use crate::mcp::params::{CallMeta, CallToolParams, CompleteParams, ReadResourceParams, TaskIdParams};
+use crate::mcp::tasks::TaskUse;
 
 /// The params of a method as its type; missing params are an empty object.
 pub fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {
@@ -19,13 +20,14 @@ pub fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, E
         .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))
 }
 
-/// The params of `tools/call`, `prompts/get`, `resources/read` or `completion/complete`.
+/// The params of `tools/call`, `prompts/get`, `resources/read`, `completion/complete`, or of a method about one task.
 pub fn read_call<'a>(
     method: &str,
     params: Option<&'a RawValue>,
     ticket: &'a Ticket<'a>,
     deadline: Deadline,
 ) -> Result<Call<'a>, ErrorObject> {
+    let mut task = None;
     let (method, name, arguments, meta) = match method {
         "resources/read" => {
             let params: ReadResourceParams<'_> = read(params)?;
@@ -39,8 +41,19 @@ pub fn read_call<'a>(
                 _ => return Err(ErrorObject::invalid_params("\"ref\" must name a prompt or the URI of a template")),
             }
         }
+        "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => {
+            let params: TaskIdParams<'_> = read(params)?;
+            let method = match method {
+                "tasks/get" => CallMethod::GetTask,
+                "tasks/result" => CallMethod::TaskResult,
+                "tasks/cancel" => CallMethod::CancelTask,
+                _ => CallMethod::UpdateTask,
+            };
+            (method, params.task_id, None, params.meta)
+        }
         method => {
             let params: CallToolParams<'_> = read(params)?;
+            task = params.task;
             let method = if method == "prompts/get" { CallMethod::GetPrompt } else { CallMethod::CallTool };
             (method, params.name, params.arguments, params.meta)
         }
@@ -49,8 +62,8 @@ pub fn read_call<'a>(
         return Err(ErrorObject::invalid_params("\"arguments\" must be an object"));
     }
     let name_text = name.get();
-    let name: String =
-        serde_json::from_str(name_text).map_err(|_| ErrorObject::invalid_params("the name or URI must be a string"))?;
+    let name: String = serde_json::from_str(name_text)
+        .map_err(|_| ErrorObject::invalid_params("the name, URI or id must be a string"))?;
     let told: Option<CallMeta<'_>> = meta.map(|meta| read(Some(meta))).transpose()?;
     Ok(Call {
         method,
@@ -62,6 +75,8 @@ pub fn read_call<'a>(
         log_level: told.and_then(|meta| meta.log_level),
         is_modern: false,
         asker: None,
+        task: task.map(RawValue::get),
+        tasks: TaskUse::Unknown,
         meta: meta.map(RawValue::get),
         ticket,
         deadline,

@@ -18,10 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
-use crate::endpoint::Endpoint;
 use crate::endpoint::asking::Asker;
 use crate::endpoint::calls::{Canceller, Ticket};
 use crate::endpoint::desk::Desk;
@@ -29,10 +28,12 @@ use crate::endpoint::line::{Event, Line, Next};
 use crate::endpoint::outlet::{Aside, Outlet, Progress};
 use crate::endpoint::params::{read, read_call};
 use crate::endpoint::service::{Answer, Asking, Call, Failure, Payload};
+use crate::endpoint::{Endpoint, tasks};
 use crate::hash::fnv64;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::PARKED_CALLS_MAX;
 use crate::mcp::params::LoggingMessageParams;
+use crate::mcp::tasks::{TaskUse, extension_missing};
 use crate::mcp::{ClientCapabilities, LogLevel, MISSING_CLIENT_CAPABILITY, RawObject};
 use crate::os;
 use crate::worker;
@@ -50,6 +51,15 @@ pub struct Round {
     desk: Desk,
     line: Line<Answer>,
     canceller: Canceller,
+}
+
+/// Ends the call with the request that serves it, unless it is parked: nobody would come again.
+struct Attending<'r>(&'r Round);
+
+impl Drop for Attending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// What a request that repeats another one has more.
@@ -77,7 +87,7 @@ impl Endpoint {
         &self,
         method: &str,
         params: Option<&RawValue>,
-        client: ClientCapabilities,
+        capabilities: &Map<String, Value>,
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         let again = Again::read(params)?;
@@ -85,6 +95,11 @@ impl Endpoint {
         let ticket = Ticket::untracked();
         let mut call = read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
         call.is_modern = true;
+        call.tasks = tasks::extension_use(capabilities);
+        if call.method.is_about_task() && matches!(call.tasks, TaskUse::Extension { declared: false, .. }) {
+            return Err(extension_missing().into());
+        }
+        let client = ClientCapabilities::from(capabilities);
         let listener = Listener { progress: call.progress(), log_level: call.log_level };
         if let Some((handle, round)) = again.state.as_deref().and_then(|state| self.rounds.take(state)) {
             return self.rounds.go_on(handle, &round, digest(&call), &again.responses, listener, outlet);
@@ -94,7 +109,7 @@ impl Endpoint {
             return Err(unknown_state().into());
         }
         if asking == Asking::Here && client != ClientCapabilities::NONE {
-            let round = self.begin(method, params, digest(&call), Desk::new(client, again.responses))?;
+            let round = self.begin(method, params, &call, Desk::new(client, again.responses))?;
             return self.rounds.serve(&round, listener, outlet);
         }
         let desk = Desk::new(ClientCapabilities::NONE, RawObject::new());
@@ -107,11 +122,11 @@ impl Endpoint {
         &self,
         method: &str,
         params: Option<&RawValue>,
-        digest: u64,
+        first: &Call<'_>,
         desk: Desk,
     ) -> Result<Arc<Round>, ErrorObject> {
         let failed = |error: io::Error| ErrorObject::new(INTERNAL_ERROR, format!("the call cannot be begun: {error}"));
-        let ticket = Ticket::untracked();
+        let (ticket, digest, tasks) = (Ticket::untracked(), digest(first), first.tasks.clone());
         let round = Arc::new(Round { digest, desk, line: Line::new().map_err(failed)?, canceller: ticket.canceller() });
         let (method, params) = (method.to_owned(), params.map(ToOwned::to_owned));
         let deadline = Deadline::after(self.call_timeout);
@@ -121,7 +136,7 @@ impl Endpoint {
             let call = || -> Answer {
                 let mut call = read_call(&method, params.as_deref(), &ticket, deadline)?;
                 call.asker = Some(Asker::Desk(&running.desk));
-                call.is_modern = true;
+                (call.is_modern, call.tasks) = (true, tasks);
                 service.call(&call, &mut Outlet::aside(&*running))
             };
             // Like a handler that panics, it costs its own request.
@@ -145,27 +160,30 @@ impl Rounds {
         listener: Listener,
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
+        // Before the answers are given: what the call says to them is for this request.
+        round.line.attend();
         let is_same = if round.digest == digest { Ok(()) } else { Err(unknown_state()) };
         if let Err(error) = is_same.and_then(|()| round.desk.answer(responses)) {
             // The client may do better with the same state.
+            round.line.park();
             self.lock().insert(handle, Arc::clone(round));
             return Err(error.into());
         }
-        if round.desk.is_waiting() {
-            return self.park(round);
-        }
-        round.line.attend();
-        self.serve(round, listener, outlet)
+        if round.desk.is_waiting() { self.park(round) } else { self.serve(round, listener, outlet) }
     }
 
     /// Hands on what a call tells, until it ends or asks.
     fn serve(&self, round: &Arc<Round>, mut listener: Listener, outlet: &mut Outlet<'_, '_>) -> Answer {
+        let attending = Attending(round);
         loop {
             let told = match round.line.next(outlet.socket(), outlet.keep_alive_due()) {
                 Ok(Next::Event(Event::Message(message))) => {
                     listener.told(message).map_or(Ok(()), |message| outlet.notify(&message))
                 }
-                Ok(Next::Event(Event::Asks)) if round.desk.is_waiting() => return self.park(round),
+                Ok(Next::Event(Event::Asks)) if round.desk.is_waiting() => {
+                    std::mem::forget(attending);
+                    return self.park(round);
+                }
                 Ok(Next::Event(Event::Asks)) => Ok(()),
                 Ok(Next::Event(Event::Ends(answer))) => return with_lack(answer, round.desk.lacks()),
                 Ok(Next::Quiet) => outlet.keep_alive(&mut listener.progress),
@@ -173,7 +191,6 @@ impl Rounds {
                 Err(error) => Err(error),
             };
             if told.is_err() {
-                round.end();
                 return Err(Failure::Cancelled);
             }
         }
@@ -194,7 +211,7 @@ impl Rounds {
         drop(parked);
         let (requests, state) = (round.desk.requests(), format!(r#","requestState":"{handle:032x}"}}"#));
         let head = br#"{"resultType":"input_required","inputRequests":"#;
-        Ok(Payload::Owned([head, requests.as_slice(), state.as_bytes()].concat()))
+        Ok(Payload::Typed([head, requests.as_slice(), state.as_bytes()].concat()))
     }
 
     /// The call to which a state belongs, for this request alone.

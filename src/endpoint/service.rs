@@ -17,6 +17,7 @@ use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Mirror;
+use crate::mcp::tasks::TaskUse;
 use crate::mcp::{CallToolResult, LogLevel, RESOURCE_NOT_FOUND, Revision};
 use crate::session::State;
 
@@ -25,8 +26,8 @@ pub trait Service: Send + Sync + 'static {
     /// Marks of the lists as they are now.
     fn state(&self) -> State;
 
-    /// The result of a list method, encoded.
-    fn list(&self, listed: Listed, revision: Revision) -> Result<Arc<[u8]>, ErrorObject>;
+    /// The result of a list method, encoded; no revision is 2026-07-28.
+    fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject>;
 
     /// Runs a tool, fills in a prompt, reads a resource or completes an argument, and waits for the result.
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
@@ -40,6 +41,9 @@ pub trait Service: Send + Sync + 'static {
     /// Which arguments of a tool header fields repeat; `None` where there is no such tool or it repeats none.
     fn mirror(&self, tool: &str) -> Option<Arc<Mirror>>;
 
+    /// The tasks of an owner, encoded; a page from the cursor on.
+    fn list_tasks(&self, owner: &str, cursor: Option<&str>, deadline: Deadline) -> Answer;
+
     /// What an agent should know before it begins.
     fn instructions(&self) -> &str;
 }
@@ -50,7 +54,7 @@ pub enum Asking {
     Nobody,
     /// What this process runs: its questions are held here for the client's next request.
     Here,
-    /// Another server, which sees the client's requests itself.
+    /// Whoever the call is handed to (another server, a task) sees the client's requests itself.
     Elsewhere,
 }
 
@@ -64,6 +68,11 @@ pub enum CallMethod {
     CompletePrompt,
     /// Of a template's variable; the call's name is the template.
     CompleteResource,
+    /// The call's name is the task's id, here and below.
+    GetTask,
+    TaskResult,
+    CancelTask,
+    UpdateTask,
 }
 
 /// One request for one of these, with the parts of it that a service may look at.
@@ -85,6 +94,10 @@ pub struct Call<'a> {
     pub is_modern: bool,
     /// How the client can be asked something while the call runs.
     pub asker: Option<Asker<'a>>,
+    /// `task` as JSON text inside `params`.
+    pub task: Option<&'a str>,
+    /// What the client knows of tasks.
+    pub tasks: TaskUse,
     pub ticket: &'a Ticket<'a>,
     pub deadline: Deadline,
 }
@@ -95,6 +108,8 @@ pub type Answer = Result<Payload, Failure>;
 /// JSON text on its way through.
 pub enum Payload {
     Owned(Vec<u8>),
+    /// A result that says by itself of what type it is (2026-07-28).
+    Typed(Vec<u8>),
     Shared(Arc<[u8]>),
     /// A part of what an instance answered.
     Part(Vec<u8>, Range<usize>),
@@ -110,7 +125,7 @@ pub enum Failure {
 impl Payload {
     pub fn as_bytes(&self) -> &[u8] {
         match self {
-            Payload::Owned(bytes) => bytes,
+            Payload::Owned(bytes) | Payload::Typed(bytes) => bytes,
             Payload::Shared(bytes) => bytes,
             Payload::Part(bytes, range) => &bytes[range.clone()],
         }
@@ -124,12 +139,20 @@ impl From<ErrorObject> for Failure {
 }
 
 impl CallMethod {
+    pub fn is_about_task(self) -> bool {
+        matches!(self, CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             CallMethod::CallTool => "tools/call",
             CallMethod::GetPrompt => "prompts/get",
             CallMethod::ReadResource => "resources/read",
             CallMethod::CompletePrompt | CallMethod::CompleteResource => "completion/complete",
+            CallMethod::GetTask => "tasks/get",
+            CallMethod::TaskResult => "tasks/result",
+            CallMethod::CancelTask => "tasks/cancel",
+            CallMethod::UpdateTask => "tasks/update",
         }
     }
 }

@@ -4,26 +4,22 @@
 //! changes an instance goes to one, which the caller names unless only one fits.
 //!
 //! **Thread**: the caller's; `ask-*` threads wait for instances.
-//! **Bounds**: `FAN_OUT_TIME_MAX` for each instance, `FAN_OUT_THREADS_MAX` at a time.
+//! **Bounds**: those of `fan_out.rs`.
 //! Left out on purpose: any knowledge of what skills are. Instances answer; here it is only gathered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
-use crossbeam_channel::{Sender, bounded};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
 use crate::gateway::catalogue::Catalogue;
+use crate::gateway::fan_out::{Heard, fan_out};
 use crate::gateway::names;
 use crate::gateway::snapshot::{Member, Snapshot};
 use crate::jsonrpc;
-use crate::limits::{FAN_OUT_THREADS_MAX, FAN_OUT_TIME_MAX};
 use crate::mcp::{CallToolResult, RawObject, Tool, ToolAnnotations};
 use crate::skills::tools::skill_tools;
-use crate::worker;
 
 /// Skill tools that are asked of every instance that fits.
 const ASKED_OF_ALL: [&str; 4] = ["list_skills", "find_skills", "search_skills", "get_skill_info"];
@@ -128,17 +124,11 @@ fn one_of<'s>(members: Vec<&'s Arc<Member>>, choose_by: &str) -> Result<&'s Arc<
     }
 }
 
-/// What one instance answered, or why it did not.
-struct Heard {
-    member: Arc<Member>,
-    answer: Result<Value, String>,
-}
-
 /// Asks every instance that fits and merges what they say about skills.
 fn ask_all(snapshot: &Snapshot, name: &str, arguments: &Arguments, deadline: Deadline) -> Result<Value, Refused> {
     let members = fitting(snapshot, arguments)?;
     let asked: Vec<&Arc<Member>> = members.into_iter().filter(|member| member.may_be_asked()).collect();
-    let heard = fan_out(&asked, name, &without_routing(arguments), deadline);
+    let heard = ask_each(&asked, name, without_routing(arguments), deadline);
     let mut skills = Vec::new();
     let mut instances = Vec::new();
     for Heard { member, answer } in heard {
@@ -187,7 +177,7 @@ fn ask_one(
         && let Some(skill) = text(arguments, "skill_name")
     {
         let question = Map::from_iter([("skill_name".to_owned(), skill.into())]);
-        let heard = fan_out(&members, "get_skill_info", &question, deadline);
+        let heard = ask_each(&members, "get_skill_info", question, deadline);
         let having: Vec<&str> =
             heard.iter().filter(|heard| heard.answer.is_ok()).map(|heard| heard.member.id()).collect();
         if having.is_empty() {
@@ -209,50 +199,9 @@ fn ask_one(
     }
 }
 
-/// Asks several instances at once. One that does not answer in time is reported, not waited for.
-fn fan_out(members: &[&Arc<Member>], name: &str, arguments: &Arguments, deadline: Deadline) -> Vec<Heard> {
-    let deadline = deadline.sooner(FAN_OUT_TIME_MAX);
-    let (tell, told) = bounded(members.len());
-    let round = Arc::new(Round {
-        members: members.iter().map(|member| Arc::clone(member)).collect(),
-        next: AtomicUsize::new(0),
-        name: name.to_owned(),
-        arguments: arguments.clone(),
-        deadline,
-    });
-    for number in 0..members.len().min(FAN_OUT_THREADS_MAX) {
-        let (round, tell) = (Arc::clone(&round), tell.clone());
-        // Without this thread the others do its share.
-        let _ = worker::spawn(&format!("ask-{number}"), move || round.ask_next_ones(&tell));
-    }
-    drop(tell);
-    let mut answers: Vec<Option<Result<Value, String>>> = members.iter().map(|_| None).collect();
-    let until = Instant::now() + deadline.left();
-    while let Ok((place, answer)) = told.recv_deadline(until) {
-        answers[place] = Some(answer);
-    }
-    let silent = || Err(format!("no answer within {} s", FAN_OUT_TIME_MAX.as_secs()));
-    let heard = members.iter().zip(answers);
-    heard.map(|(member, answer)| Heard { member: Arc::clone(member), answer: answer.unwrap_or_else(silent) }).collect()
-}
-
-/// One question on its way to several instances.
-struct Round {
-    members: Vec<Arc<Member>>,
-    next: AtomicUsize,
-    name: String,
-    arguments: Arguments,
-    deadline: Deadline,
-}
-
-impl Round {
-    fn ask_next_ones(&self, tell: &Sender<(usize, Result<Value, String>)>) {
-        loop {
-            let place = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(member) = self.members.get(place) else { return };
-            let _ = tell.send((place, ask(member, &self.name, &self.arguments, self.deadline)));
-        }
-    }
+fn ask_each(members: &[&Arc<Member>], name: &str, arguments: Arguments, deadline: Deadline) -> Vec<Heard<Value>> {
+    let name = name.to_owned();
+    fan_out(members, deadline, move |member, deadline| ask(member, &name, &arguments, deadline))
 }
 
 /// Calls a tool of an instance for ourselves: its structured result, or what it says went wrong.
@@ -362,6 +311,7 @@ fn read_only(name: &str, title: &str, description: &str, input_schema: Value, an
         input_schema: raw_json(&input_schema),
         output_schema: Some(raw_json(&output_schema)),
         annotations: Some(annotations),
+        execution: None,
         meta: None,
     }
 }

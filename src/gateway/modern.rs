@@ -8,12 +8,11 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use crate::base64;
 use crate::endpoint::desk::without_elicitation_id;
 use crate::endpoint::rounds::lacking;
 use crate::endpoint::service::{Answer, Failure, Payload};
 use crate::jsonrpc::{self, ErrorObject};
-use crate::mcp::mirror::Mirror;
+use crate::mcp::mirror::{Mirror, encoded};
 use crate::mcp::{ClientCapabilities, LogLevel, MODERN, RawObject, URL_ELICITATION_REQUIRED};
 
 /// What a request says beside its body.
@@ -63,24 +62,14 @@ pub fn fields(method: &str, name: Option<&str>, mirror: Option<&Mirror>, argumen
     fields.extend(name.map(|name| ("Mcp-Name".to_owned(), encoded(name))));
     if let Some(mirror) = mirror {
         let arguments: Value = serde_json::from_str(arguments.unwrap_or("{}")).unwrap_or_default();
-        let repeated = mirror.fields(&arguments).into_iter();
-        fields.extend(repeated.map(|(field, value)| (field.to_owned(), encoded(&value))));
+        fields.extend(mirror.repeat(&arguments));
     }
     fields
 }
 
 /// Whether `Mcp-Name` belongs to a method.
 pub fn has_name(method: &str) -> bool {
-    matches!(method, "tools/call" | "prompts/get" | "resources/read")
-}
-
-/// A value as a header field can hold it.
-fn encoded(value: &str) -> String {
-    let is_plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~')) && value.trim() == value;
-    match is_plain && !value.starts_with("=?base64?") {
-        true => value.to_owned(),
-        false => format!("=?base64?{}?=", base64::encode(value.as_bytes())),
-    }
+    method.starts_with("tasks/") || matches!(method, "tools/call" | "prompts/get" | "resources/read")
 }
 
 /// Params with what every request must say, for a client that offers this; `again` where the request is repeated.

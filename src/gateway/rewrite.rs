@@ -11,6 +11,7 @@ use serde_json::value::to_raw_value;
 use crate::endpoint::service::Call;
 use crate::jsonrpc::{self, Message};
 use crate::mcp::RawObject;
+use crate::mcp::tasks::{OWNER, TaskUse};
 
 /// Told with every request of a gateway (RFC 9110, section 7.6.3), so that one that comes back to a gateway is known.
 pub const VIA: (&str, &str) = ("Via", "1.1 dcc-mcp-gateway");
@@ -43,6 +44,9 @@ pub fn request_text(id: u64, method: &str, params: &[u8]) -> Vec<u8> {
 /// The client's params with the instance's own name or URI, and our id as progress token; without what belongs to the
 /// stateless revision.
 pub fn rewritten_params(call: &Call<'_>, name: &str, id: u64) -> Vec<u8> {
+    if let Some(owner) = told_owner(call) {
+        return params_of_task(call, name, id, owner);
+    }
     let meta = call.meta.filter(|meta| meta.contains(RESERVED)).map(|meta| without_reserved(meta, call, id));
     let params = replaced(call, name, id, meta);
     if call.is_modern && ANSWERS.iter().any(|member| call.params.contains(member)) {
@@ -73,8 +77,29 @@ fn replaced(call: &Call<'_>, name: &str, id: u64, meta: Option<String>) -> Vec<u
     {
         parts.push((old.get(), &token));
     }
+    // What an instance would take for the wish to make it a task.
+    parts.extend(call.task.map(|task| (task, "null")));
     parts.sort_by_key(|(old, _)| old.as_ptr());
     jsonrpc::splice(call.params, &parts)
+}
+
+/// Whose task it is, where a request in our own session begins or concerns one.
+fn told_owner<'c>(call: &'c Call<'_>) -> Option<&'c str> {
+    match &call.tasks {
+        TaskUse::Core { owner, wanted, .. } if wanted.is_some() || call.method.is_about_task() => Some(owner),
+        _ => None,
+    }
+}
+
+fn params_of_task(call: &Call<'_>, name: &str, id: u64, owner: &str) -> Vec<u8> {
+    let mut members: RawObject = serde_json::from_str(call.params).unwrap_or_default();
+    let meta = without_reserved(call.meta.unwrap_or("{}"), call, id);
+    let mut meta: RawObject = serde_json::from_str(&meta).unwrap_or_default();
+    meta.extend(to_raw_value(owner).ok().map(|owner| (OWNER.to_owned(), owner)));
+    let named = if call.method.is_about_task() { "taskId" } else { "name" };
+    members.extend(to_raw_value(name).ok().map(|name| (named.to_owned(), name)));
+    members.extend(to_raw_value(&meta).ok().map(|meta| ("_meta".to_owned(), meta)));
+    jsonrpc::to_bytes(&members)
 }
 
 /// What MCP itself puts into `_meta` is between one client and one server: an instance has a session with us.

@@ -19,9 +19,10 @@ use crate::hash::fnv64;
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::lists::{ListResult, Listed};
 use crate::mcp::mirror::Mirror;
+use crate::mcp::tasks::TaskSupport;
 use crate::mcp::{RawObject, Revision};
-use crate::registry::Instance;
 use crate::registry::entry::Status;
+use crate::registry::{Instance, Origin};
 use crate::session::State;
 
 /// All that a request needs, as of one moment.
@@ -52,6 +53,8 @@ pub struct Member {
     pub tools: Vec<(String, String)>,
     /// The longest time that any of them asks for; zero where none does.
     pub slowest_tool: Duration,
+    /// Any of them can be called as a task.
+    has_tasks: bool,
 }
 
 #[derive(Clone)]
@@ -63,6 +66,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Of a tool: its arguments that header fields repeat.
     pub mirror: Option<Arc<Mirror>>,
+    /// Whether it can be called as a task.
+    pub task_support: TaskSupport,
 }
 
 impl Snapshot {
@@ -86,11 +91,11 @@ impl Snapshot {
             }
             None => (self.owners.get(uri)?.as_ref()?, uri),
         };
-        Some(Route { upstream: Arc::clone(upstream), name: name.to_owned(), timeout: None, mirror: None })
+        Some(Route::plain(upstream, name))
     }
 
     /// A list, encoded.
-    pub fn list(&self, listed: Listed, revision: Revision) -> Arc<[u8]> {
+    pub fn list(&self, listed: Listed, revision: Option<Revision>) -> Arc<[u8]> {
         match listed {
             Listed::Tools => &self.lists.tools,
             Listed::Prompts => &self.lists.prompts,
@@ -117,7 +122,7 @@ impl Snapshot {
         let (short, tool) = published.split_once("__")?;
         let mut members = self.members.iter().filter(|member| names::short(member.id()) == short);
         let (Some(member), None) = (members.next(), members.next()) else { return None };
-        Some(Route { upstream: Arc::clone(&member.upstream), name: tool.to_owned(), timeout: None, mirror: None })
+        Some(Route::plain(&member.upstream, tool))
     }
 
     /// The members whose id begins with `prefix`; the one whose whole id it is, even where others begin with that.
@@ -145,7 +150,9 @@ impl Snapshot {
             let named = publish(told, &told.offered.tools, &mut tool_routes);
             let names = named.iter().map(|(name, tool, _)| (name.clone(), tool.clone())).collect();
             let slowest_tool = told.offered.tools.iter().filter_map(timeout_of).max().unwrap_or_default();
-            members.push(Arc::new(Member { upstream: Arc::clone(told.upstream), tools: names, slowest_tool }));
+            let has_tasks = told.offered.tools.iter().any(|tool| TaskSupport::of(tool) != TaskSupport::Forbidden);
+            let upstream = Arc::clone(told.upstream);
+            members.push(Arc::new(Member { upstream, tools: names, slowest_tool, has_tasks }));
             tools.extend(named.into_iter().map(|(_, _, raw)| raw));
             prompts.extend(publish(told, &told.offered.prompts, &mut prompt_routes).into_iter().map(|(_, _, raw)| raw));
             for (uri, resource) in addressed(told, &told.offered.resources, "uri") {
@@ -169,12 +176,20 @@ impl Snapshot {
 
 impl Lists {
     fn state(&self) -> State {
-        let mark = |list: &ListResult| fnv64(&list.bytes(Revision::NEWEST)) as u32;
+        let mark = |list: &ListResult| fnv64(&list.bytes(Some(Revision::NEWEST))) as u32;
         State {
             tools: mark(&self.tools),
             prompts: mark(&self.prompts),
             resources: mark(&self.resources) ^ mark(&self.resource_templates).rotate_left(1),
         }
+    }
+}
+
+impl Route {
+    /// To a thing of which nothing more is known.
+    fn plain(upstream: &Arc<Upstream>, name: &str) -> Route {
+        let (upstream, name) = (Arc::clone(upstream), name.to_owned());
+        Route { upstream, name, timeout: None, mirror: None, task_support: TaskSupport::Forbidden }
     }
 }
 
@@ -185,6 +200,16 @@ impl Member {
 
     pub fn dcc_type(&self) -> &str {
         self.upstream.instance.dcc()
+    }
+
+    /// Whether it knows whose a task is.
+    pub fn has_owners(&self) -> bool {
+        self.upstream.instance.origin == Origin::Ours
+    }
+
+    /// Whether it may have tasks of a client of ours.
+    pub fn has_tasks(&self) -> bool {
+        self.has_tasks && self.has_owners()
     }
 
     /// Whether it is worth asking about skills. One that has none says so; one that is stopping is left in peace.
@@ -239,6 +264,7 @@ fn publish(
     named.sort_by(|left, right| left.0.cmp(&right.0));
     let originals: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
     let names = names::publish(&names::short(&entry.instance_id), &originals);
+    let is_ours = told.upstream.instance.origin == Origin::Ours;
     let mut published = Vec::new();
     for ((original, object), name) in named.iter().zip(names) {
         let Some(mut name) = name else { continue };
@@ -247,8 +273,13 @@ fn publish(
         }
         let upstream = Arc::clone(told.upstream);
         let (timeout, mirror) = (timeout_of(object), mirror_of(object));
-        routes.insert(name.clone(), Route { upstream, name: original.clone(), timeout, mirror });
-        let raw = renamed(object, ("name", &name), ("io.dcc-mcp/tool", original), &told.upstream.instance);
+        let task_support = if is_ours { TaskSupport::of(object) } else { TaskSupport::Forbidden };
+        routes.insert(name.clone(), Route { upstream, name: original.clone(), timeout, mirror, task_support });
+        let mut raw = renamed(object, ("name", &name), ("io.dcc-mcp/tool", original), &told.upstream.instance);
+        if !is_ours {
+            // A task there would be everybody's (`gateway/tasks.rs`).
+            raw.remove("execution");
+        }
         published.push((name, original.clone(), raw));
     }
     published

@@ -4,6 +4,7 @@
 //! of its own call alone: progress, questions, and log messages of the level that it wants or above.
 //! **Thread**: the connection's, or whichever the gateway itself waits on.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
-use crate::endpoint::service::Call;
+use crate::endpoint::service::{Call, CallMethod};
 use crate::gateway::modern::InputRequest;
 use crate::gateway::relayed::{Asked, Relayed};
 use crate::gateway::rewrite::error_message;
@@ -21,6 +22,7 @@ use crate::http::reply::{Patience, Reply, Wake};
 use crate::http::wire::{self, Beside, Waited};
 use crate::jsonrpc::{self, Message};
 use crate::mcp::params::LoggingMessageParams;
+use crate::mcp::tasks::with_related_task;
 use crate::mcp::{LogLevel, RawObject};
 
 pub trait Waiting {
@@ -86,13 +88,18 @@ pub struct Client<'o, 'x, 'c> {
     progress: Progress,
     ticket: &'o Ticket<'o>,
     relayed: Relayed<'o>,
+    /// The task whose result is waited for, by the id that the client knows.
+    task: Option<&'o str>,
     log_level: Option<LogLevel>,
+    hears_of_urls: bool,
 }
 
 impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>) -> Client<'o, 'x, 'c> {
         let (progress, relayed) = (call.progress(), Relayed::new(call.asker));
-        Client { outlet, progress, ticket: call.ticket, relayed, log_level: call.log_level }
+        let task = (call.method == CallMethod::TaskResult).then_some(&*call.name);
+        let hears_of_urls = call.asker.is_some_and(|asker| asker.hears_of_urls());
+        Client { outlet, progress, ticket: call.ticket, relayed, task, log_level: call.log_level, hears_of_urls }
     }
 
     /// The call has ended: takes back what was asked and is of no use any more.
@@ -189,7 +196,7 @@ impl Waiting for Client<'_, '_, '_> {
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()> {
         let rewritten = match method {
             "notifications/message" if self.wants(params) => return self.outlet.notify(message),
-            "notifications/elicitation/complete" => return self.outlet.notify(message),
+            "notifications/elicitation/complete" if self.hears_of_urls => return self.outlet.notify(message),
             "notifications/progress" => params.and_then(|params| self.progress.relay(params)),
             "notifications/cancelled" => params.and_then(|params| self.relayed.withdraw(params)),
             // What concerns no call of its own reaches a client by the gateway's own word, if at all.
@@ -199,7 +206,12 @@ impl Waiting for Client<'_, '_, '_> {
     }
 
     fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>> {
-        match self.relayed.ask(id, method, params.unwrap_or("{}")) {
+        let params = params.unwrap_or("{}");
+        let params = match self.task {
+            Some(task) => String::from_utf8_lossy(&with_related_task(params.as_bytes(), task)).into_owned().into(),
+            None => Cow::Borrowed(params),
+        };
+        match self.relayed.ask(id, method, &params) {
             Asked::Client(message) => message.map_or(Ok(()), |message| self.outlet.notify(&message)).map(|()| None),
             Asked::Nobody(answer) => Ok(Some(answer)),
         }

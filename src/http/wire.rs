@@ -109,6 +109,14 @@ pub fn wait_readable(stream: &impl AsFd, beside: Beside<'_>, time: Duration) -> 
     Ok(happened.map_or(Waited::TimedOut, |at| means[at]))
 }
 
+/// Waits until one of these can be read, or the peer of the watched socket is gone, which is told.
+pub fn wait_any(called: &[BorrowedFd<'_>], watched: Option<BorrowedFd<'_>>, time: Duration) -> io::Result<bool> {
+    let mut fds: Vec<PollFd<'_>> = watched.iter().map(|fd| PollFd::from_borrowed_fd(*fd, GONE)).collect();
+    fds.extend(called.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+    wait(&mut fds, time)?;
+    Ok(watched.is_some() && !fds[0].revents().is_empty())
+}
+
 /// The peer has closed or broken the connection, whether or not bytes of it are still unread.
 pub fn is_gone(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket, GONE)];

@@ -63,7 +63,7 @@ pub fn utc_day(at: SystemTime) -> u64 {
 const DAY: u64 = 24 * 60 * 60;
 
 /// `2026-11-24T08:00:00.123Z`. Times before 1970 read as its first moment.
-struct Utc(SystemTime);
+pub struct Utc(pub SystemTime);
 
 impl Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,6 +49,8 @@ impl Listed {
 #[derive(Clone)]
 pub struct ListResult {
     by_revision: [Arc<[u8]>; Revision::ALL.len()],
+    /// For 2026-07-28.
+    modern: Arc<[u8]>,
     /// Objects that have no place in it.
     pub left_out: usize,
 }
@@ -57,12 +59,16 @@ impl ListResult {
     pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
         // The same ones in every revision, of which the newest has the longest text.
         let (shown, beyond) = objects.split_at(count_that_fits(objects));
-        let by_revision = Revision::ALL.map(|revision| encode_list(listed, shown, revision).into());
-        ListResult { by_revision, left_out: beyond.len() }
+        let by_revision = Revision::ALL.map(|revision| encode_list(listed, shown, Some(revision)).into());
+        let newest: &Arc<[u8]> = &by_revision[Revision::NEWEST as usize];
+        let differs = shown.iter().any(|object| object.contains_key(GONE_MEMBER));
+        let modern = if differs { encode_list(listed, shown, None).into() } else { Arc::clone(newest) };
+        ListResult { by_revision, modern, left_out: beyond.len() }
     }
 
-    pub fn bytes(&self, revision: Revision) -> Arc<[u8]> {
-        Arc::clone(&self.by_revision[revision as usize])
+    /// `None` is 2026-07-28.
+    pub fn bytes(&self, revision: Option<Revision>) -> Arc<[u8]> {
+        Arc::clone(revision.map_or(&self.modern, |revision| &self.by_revision[revision as usize]))
     }
 }
 
@@ -87,8 +93,14 @@ fn count_that_fits(objects: &[&RawObject]) -> usize {
     objects.iter().take_while(fits).count()
 }
 
-fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Vec<u8> {
-    let is_known = |member: &str| LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since);
+/// A member that went with 2026-07-28.
+const GONE_MEMBER: &str = "execution";
+
+fn encode_list(listed: Listed, objects: &[&RawObject], revision: Option<Revision>) -> Vec<u8> {
+    let is_known = |member: &str| match revision {
+        Some(revision) => LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since),
+        None => member != GONE_MEMBER,
+    };
     let known = |object: &&RawObject| -> RawObject {
         object
             .iter()
@@ -103,6 +115,24 @@ fn encode_list(listed: Listed, objects: &[&RawObject], revision: Revision) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_revision_gets_what_it_knows() {
+        let tool = r#"{"name":"t","title":"T","execution":{"taskSupport":"optional"},"icons":[]}"#;
+        let tool: RawObject = serde_json::from_str(tool).expect("it is an object");
+        let list = ListResult::encode(Listed::Tools, &[&tool]);
+        for (revision, expected) in [
+            (Some(Revision::R2025_03_26), r#"{"tools":[{"name":"t"}]}"#),
+            (Some(Revision::R2025_06_18), r#"{"tools":[{"name":"t","title":"T"}]}"#),
+            (
+                Some(Revision::R2025_11_25),
+                r#"{"tools":[{"execution":{"taskSupport":"optional"},"icons":[],"name":"t","title":"T"}]}"#,
+            ),
+            (None, r#"{"tools":[{"icons":[],"name":"t","title":"T"}]}"#),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&list.bytes(revision)), expected);
+        }
+    }
 
     #[test]
     fn what_has_no_place_is_left_out_from_the_end() {
@@ -122,9 +152,9 @@ mod tests {
         let list = ListResult::encode(Listed::Tools, &objects.iter().collect::<Vec<_>>());
         assert_eq!(list.left_out, 2);
         for revision in Revision::ALL {
-            assert_eq!(names(&list, revision), [true, true, false, false], "{}", revision.as_str());
+            assert_eq!(names(&list, Some(revision)), [true, true, false, false], "{}", revision.as_str());
         }
         let list = ListResult::encode(Listed::Tools, &objects[..2].iter().collect::<Vec<_>>());
-        assert_eq!((list.left_out, names(&list, Revision::NEWEST)), (0, [true, true, false, false]));
+        assert_eq!((list.left_out, names(&list, None)), (0, [true, true, false, false]));
     }
 }

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::base64;
+
 /// Marks an argument in the input schema; its value is the end of the field's name.
 const KEY: &str = "x-mcp-header";
 const FIELD_PREFIX: &str = "Mcp-Param-";
@@ -72,15 +74,17 @@ impl Mirror {
         Ok(())
     }
 
-    /// The fields that repeat these arguments, and what they say.
-    pub fn fields(&self, arguments: &Value) -> Vec<(&str, String)> {
-        let argument = |path: &[String]| path.iter().try_fold(arguments, |value, member| value.get(member));
-        let text = |argument: &Value| match argument {
-            Value::String(text) => Some(text.clone()),
-            Value::Bool(_) | Value::Number(_) => Some(argument.to_string()),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
+    /// The header fields that repeat these arguments.
+    pub fn repeat(&self, arguments: &Value) -> Vec<(String, String)> {
+        let field = |Field { name, path }: &Field| {
+            let value = match path.iter().try_fold(arguments, |value, member| value.get(member))? {
+                Value::String(text) => encoded(text),
+                value @ (Value::Bool(_) | Value::Number(_)) => value.to_string(),
+                Value::Null | Value::Array(_) | Value::Object(_) => return None,
+            };
+            Some((name.clone(), value))
         };
-        self.fields.iter().filter_map(|Field { name, path }| Some((name.as_str(), text(argument(path)?)?))).collect()
+        self.fields.iter().filter_map(field).collect()
     }
 
     fn collect(&mut self, schema: &Map<String, Value>, path: &mut Vec<String>) -> Result<(), String> {
@@ -119,6 +123,15 @@ fn field(end: &Value, kind: Option<&Value>, path: &[String]) -> Result<Field, St
 /// `tchar` of RFC 9110 section 5.6.2.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A text as a header value: in Base64 where it has what a header cannot have, or looks as if it had.
+pub fn encoded(text: &str) -> String {
+    let is_plain = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    match is_plain && text.trim() == text && !text.starts_with("=?") {
+        true => text.to_owned(),
+        false => format!("=?base64?{}?=", base64::encode(text.as_bytes())),
+    }
 }
 
 /// Whether a header value is this argument. Integers count as numbers: 42.0 is 42.
@@ -163,16 +176,29 @@ mod tests {
             };
             let arguments: Value = serde_json::from_str(arguments).expect("a table of JSON");
             let wrong = mirror.check(&arguments, given).err().unwrap_or_default();
-            let own = mirror.fields(&arguments);
-            let repeated = |name: &str| match own.iter().find(|(field, _)| *field == name) {
-                None => Given::Absent,
-                Some((_, value)) => Given::Value(Cow::Borrowed(value.as_str())),
-            };
-            assert_eq!(mirror.check(&arguments, repeated), Ok(()), "{own:?}");
             let expected = expected
                 .split_once(' ')
                 .map(|(name, path)| format!("the {name} header must repeat the argument \"{path}\""));
             assert_eq!(wrong, expected.unwrap_or_default(), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn what_is_repeated_agrees() {
+        let schema = r#"{"properties":{"text":{"type":"string","x-mcp-header":"Text"},
+            "deep":{"properties":{"on":{"type":"boolean","x-mcp-header":"On"}}}}}"#;
+        let mirror = Mirror::of(schema).expect("the annotations are right").expect("there are some");
+        for (arguments, expected) in [
+            (r#"{"text":"eu","deep":{"on":true}}"#, vec![("Mcp-Param-On", "true"), ("Mcp-Param-Text", "eu")]),
+            (r#"{"text":null}"#, vec![]),
+            (r#"{"text":"grüße"}"#, vec![("Mcp-Param-Text", "=?base64?Z3LDvMOfZQ==?=")]),
+            (r#"{"text":" x"}"#, vec![("Mcp-Param-Text", "=?base64?IHg=?=")]),
+            (r#"{"text":"=?base64??="}"#, vec![("Mcp-Param-Text", "=?base64?PT9iYXNlNjQ/Pz0=?=")]),
+        ] {
+            let mut fields = mirror.repeat(&serde_json::from_str(arguments).expect("a table of JSON"));
+            fields.sort();
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(fields, expected, "{arguments}");
         }
     }
 

@@ -28,6 +28,19 @@ pub struct CallToolParams<'a> {
     pub name: &'a RawValue,
     #[serde(borrow)]
     pub arguments: Option<&'a RawValue>,
+    /// The call is to be a task (2025-11-25).
+    #[serde(borrow)]
+    pub task: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_meta")]
+    pub meta: Option<&'a RawValue>,
+}
+
+/// The params of the methods of tasks.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskIdParams<'a> {
+    #[serde(borrow)]
+    pub task_id: &'a RawValue,
     #[serde(borrow, rename = "_meta")]
     pub meta: Option<&'a RawValue>,
 }
@@ -74,6 +87,9 @@ pub struct CallMeta<'a> {
     /// From 2026-07-28 on: log messages are wanted, from this level on.
     #[serde(rename = "io.modelcontextprotocol/logLevel")]
     pub log_level: Option<LogLevel>,
+    /// Of a gateway's request: whose task it is.
+    #[serde(borrow, rename = "io.dcc-mcp/owner")]
+    pub owner: Option<Cow<'a, str>>,
 }
 
 /// Also those of `resources/unsubscribe` and `notifications/resources/updated`.

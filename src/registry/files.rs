@@ -226,9 +226,12 @@ pub mod faults {
     use std::cell::Cell;
     use std::io::{self, ErrorKind};
 
+    /// What another process does meanwhile, and before which operation.
+    type Meanwhile = (&'static str, Box<dyn FnOnce()>);
+
     thread_local! {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-        static BEFORE: Cell<Option<(&'static str, Box<dyn FnOnce()>)>> = const { Cell::new(None) };
+        static BEFORE: Cell<Option<Meanwhile>> = const { Cell::new(None) };
     }
 
     /// Does something, as another process might, before the next operation of this name on this thread.

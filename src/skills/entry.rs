@@ -16,6 +16,7 @@ use crate::json;
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::ToolAnnotations;
 use crate::mcp::mirror::Mirror;
+use crate::mcp::tasks::TaskSupport;
 use crate::skills::document::{Document, ManifestError};
 use crate::skills::files;
 use crate::skills::yaml::Node;
@@ -43,11 +44,15 @@ pub struct ToolEntry {
     pub search_aliases: Vec<String>,
     /// The script asks while it runs: its standard input stays open for the answers.
     pub dialog: bool,
+    /// Whether it can be called as a task.
+    pub task_support: TaskSupport,
+    /// As a task it asks its first questions before it is one.
+    pub ask_first: bool,
     /// Where it is declared, for messages: `file:line`.
     pub declared_at: String,
 }
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 25] = [
     "name",
     "title",
     "description",
@@ -69,6 +74,8 @@ const KEYS: [&str; 23] = [
     "call-examples",
     "search-aliases",
     "dialog",
+    "task-support",
+    "ask-first",
     "tags",
     "enabled",
 ];
@@ -106,6 +113,8 @@ impl ToolEntry {
             defer_loading: document.boolean(node, "defer-loading")?.unwrap_or(false),
             search_aliases: document.words(node, "search-aliases")?,
             dialog: document.boolean(node, "dialog")?.unwrap_or(false),
+            task_support: task_support(document, node)?,
+            ask_first: document.boolean(node, "ask-first")?.unwrap_or(false),
             declared_at,
             name,
         })
@@ -130,9 +139,17 @@ impl ToolEntry {
             defer_loading: false,
             search_aliases: Vec::new(),
             dialog: false,
+            task_support: TaskSupport::Forbidden,
+            ask_first: false,
             declared_at: script.to_owned(),
         }
     }
+}
+
+fn task_support(document: &Document, node: &Node) -> Result<TaskSupport, ManifestError> {
+    let wrong = || document.wrong(node, "`task-support` must be forbidden, optional or required");
+    let text = document.text(node, "task-support")?;
+    text.map_or(Ok(TaskSupport::Forbidden), |text| TaskSupport::parse(&text).ok_or_else(wrong))
 }
 
 /// The schema of a tool that says nothing about its arguments.

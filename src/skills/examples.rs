@@ -328,7 +328,7 @@ fn the_guide_shows_skills_that_work() {
     let bench = Bench::start(folder.path().to_owned());
     bench.ask("activate_tool_group", json!({"group": "more"}));
     let mut answers = Vec::new();
-    for skill in ["clock", "greeter", "words"] {
+    for skill in ["clock", "bakery", "greeter", "words"] {
         let about = bench.ask("get_skill_info", json!({"skill_name": skill}));
         for tool in about["tools"].as_array().into_iter().flatten() {
             let example = tool["call_examples"].get(0).cloned().unwrap_or_else(|| json!({}));
@@ -359,6 +359,11 @@ fn the_guide_shows_skills_that_work() {
     assert_eq!(year, Some("20"));
     assert_eq!(
         answers[1..],
-        [json!({"greeting": "Hello, Ada!"}), json!({"words": 3}), json!({"success": true, "message": "three"})]
+        [
+            json!({"maps": 2}),
+            json!({"greeting": "Hello, Ada!"}),
+            json!({"words": 3}),
+            json!({"success": true, "message": "three"})
+        ]
     );
 }

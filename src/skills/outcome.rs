@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::json;
-use crate::jsonrpc;
+use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::limits::{RESULT_BYTES_MAX, RESULT_DEPTH_MAX, SCRIPT_OUTPUT_BYTES_MAX, SCRIPT_STDERR_TAIL_BYTES};
 use crate::mcp::{CallToolResult, RawObject};
 use crate::skills::child::{End, Finished};
@@ -28,11 +28,13 @@ pub struct Outcome {
     /// JSON text of a `CallToolResult`.
     pub json: Vec<u8>,
     pub is_error: bool,
+    /// The error with which the script answered, where it spoke JSON-RPC.
+    pub protocol_error: Option<Box<ErrorObject>>,
 }
 
 impl Outcome {
     pub fn failed(text: impl Into<String>) -> Outcome {
-        Outcome { json: jsonrpc::to_bytes(&CallToolResult::failed(text)), is_error: true }
+        Outcome { json: jsonrpc::to_bytes(&CallToolResult::failed(text)), is_error: true, protocol_error: None }
     }
 }
 
@@ -199,7 +201,10 @@ fn answered(response: &Response<'_>, of: Of<'_>, stderr: &str) -> Outcome {
     let Some(result) = response.result.map(RawValue::get) else {
         let error = response.error.clone().unwrap_or_default();
         let message = error.get("message").and_then(Value::as_str).map_or_else(|| error.to_string(), str::to_owned);
-        return failure(&format!("{}: {message}", of.script), stderr, None);
+        let code = error.get("code").and_then(Value::as_i64).and_then(|code| i32::try_from(code).ok());
+        let outcome = failure(&format!("{}: {message}", of.script), stderr, None);
+        let error = ErrorObject::new(code.unwrap_or(INTERNAL_ERROR), message);
+        return Outcome { protocol_error: Some(Box::new(error)), ..outcome };
     };
     let has_content = serde_json::from_str::<RawObject>(result).is_ok_and(|members| members.contains_key("content"));
     let wrong = |what: String| failure(&format!("{} answered with a wrong result: {what}", of.script), stderr, None);
@@ -225,7 +230,7 @@ fn own_result(text: &str, of: Of<'_>) -> Result<Outcome, String> {
     }
     let json = json::compact(text).into_bytes();
     match json.len() {
-        0..=RESULT_BYTES_MAX => Ok(Outcome { json, is_error: result.is_error }),
+        0..=RESULT_BYTES_MAX => Ok(Outcome { json, is_error: result.is_error, protocol_error: None }),
         _ => Err("it is too large to be passed on".to_owned()),
     }
 }
@@ -292,5 +297,5 @@ fn object(text: &str, success: bool, of: Of<'_>) -> Outcome {
     if json.len() > RESULT_BYTES_MAX {
         return Outcome::failed(format!("the answer of {} is too large to be passed on", of.script));
     }
-    Outcome { json, is_error: !success }
+    Outcome { json, is_error: !success, protocol_error: None }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Tool;
+use crate::mcp::tasks::TaskSupport;
 use crate::skills::arguments::ArgumentRules;
 use crate::skills::manifest::Skill;
 use crate::skills::outcome::Outcome;
@@ -32,6 +33,7 @@ pub fn runnable(skill: &Skill, entry: &PromptEntry, script: &Script) -> SkillToo
             input_schema,
             output_schema: None,
             annotations: None,
+            execution: None,
             meta: None,
         },
         bare_name: entry.name.clone(),
@@ -41,6 +43,8 @@ pub fn runnable(skill: &Skill, entry: &PromptEntry, script: &Script) -> SkillToo
         script: script.file.clone(),
         timeout: None,
         dialog: script.dialog,
+        ask_first: false,
+        task_support: TaskSupport::Forbidden,
         rules: ArgumentRules::of(SCHEMA),
         mirror: None,
     }
@@ -95,7 +99,7 @@ mod tests {
     use super::*;
 
     fn get(result_of_tool: Value, is_error: bool) -> Result<Value, String> {
-        let outcome = Outcome { json: jsonrpc::to_bytes(&result_of_tool), is_error };
+        let outcome = Outcome { json: jsonrpc::to_bytes(&result_of_tool), is_error, protocol_error: None };
         match result(&outcome, Some("d")) {
             Ok(result) => Ok(serde_json::from_slice(&result).expect("it is JSON")),
             Err(error) => Err(error.message),

@@ -17,6 +17,7 @@ use crate::jsonrpc;
 use crate::limits::{TOOL_NAME_BYTES_MAX, TOOLS_PER_INSTANCE_MAX};
 use crate::mcp::Tool;
 use crate::mcp::mirror::Mirror;
+use crate::mcp::tasks::{TaskSupport, ToolExecution};
 use crate::skills::arguments::ArgumentRules;
 use crate::skills::entry::ToolEntry;
 use crate::skills::manifest::Skill;
@@ -59,6 +60,9 @@ pub struct SkillTool {
     pub timeout: Option<Duration>,
     /// Its script asks while it runs.
     pub dialog: bool,
+    pub task_support: TaskSupport,
+    /// As a task it asks its first questions before it is one.
+    pub ask_first: bool,
     pub rules: ArgumentRules,
     /// Its arguments that header fields repeat, if any.
     pub mirror: Option<Arc<Mirror>>,
@@ -126,6 +130,7 @@ impl SkillTool {
             input_schema: entry.input_schema.clone(),
             output_schema: entry.output_schema.clone(),
             annotations: Some(entry.annotations.clone()).filter(|annotations| *annotations != Default::default()),
+            execution: execution_of(entry),
             meta: Some(meta_of(skill, entry, timeout)),
         };
         Some(SkillTool {
@@ -139,6 +144,8 @@ impl SkillTool {
             script,
             timeout,
             dialog: entry.dialog,
+            task_support: entry.task_support,
+            ask_first: entry.ask_first && entry.dialog,
         })
     }
 }
@@ -176,6 +183,12 @@ fn description_of(skill: &Skill, entry: &ToolEntry) -> String {
         _ if skill.description.is_empty() => format!("{} (skill {})", title_of(&entry.name), skill.name),
         _ => format!("{}: {}", title_of(&entry.name), skill.description),
     }
+}
+
+/// Told where a tool can be called as a task.
+fn execution_of(entry: &ToolEntry) -> Option<ToolExecution> {
+    let execution = ToolExecution { task_support: entry.task_support };
+    Some(execution).filter(|execution| *execution != ToolExecution::default())
 }
 
 fn meta_of(skill: &Skill, entry: &ToolEntry, timeout: Option<Duration>) -> Map<String, Value> {

@@ -29,6 +29,7 @@ mod security;
 mod skills;
 mod streams;
 mod subscribe;
+mod tasks;
 mod tidy;
 mod transcripts;
 

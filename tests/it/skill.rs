@@ -39,6 +39,7 @@ tools:
       properties:
         release: {type: string}
       required: [release]
+    task_support: optional
     source_file: scripts/hold.sh
   - name: sleep
     description: Notes its process id and sleeps

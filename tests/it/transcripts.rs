@@ -2,13 +2,15 @@
 //!
 //! A file of `tests/transcripts/` is a list of exchanges. Lines that begin with `>` are sent, lines that begin with
 //! `<` must come back; `#` begins a comment. The first line of a request names the port it goes to:
-//! `> gateway POST /mcp`. What differs from run to run is masked: `<session>`, `<event>`, `<port>`, `<short>`.
-//! `{session}` in a request is the id that the last `initialize` got, `{short}` begins the names of the instance's tools,
-//! `{instance}` is its id, `{question}` the id of the last request that the server made, `{state}` the last `requestState`. `> the stream goes on` sends
-//! nothing: what comes is what the stream before it says next. Files named `…-offer-…` are played with skills that have
-//! prompts and resources, tell and ask, those named `…-asking` with one that asks.
+//! `> gateway POST /mcp`. What differs from run to run is masked: `<session>`, `<event>`, `<port>`, `<short>`, `<task>`,
+//! `<time>`. `{session}` in a request is the id that the last `initialize` got, `{short}` begins the names of the instance's
+//! tools, `{instance}` is its id, `{question}` the id of the last request that the server made, `{task}` that of the task
+//! told of last, `{state}` the last `requestState`. `> the stream goes on` sends nothing: what comes is what the stream before
+//! it says next. Files named `…-offer-…` are played with skills that have prompts and resources, tell and ask, those named
+//! `…-asking` with one that asks.
 //! `UPDATE=1 cargo test --test it transcripts` rewrites what came back.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -39,6 +41,7 @@ struct Player {
     world: World,
     instance: Program,
     session: String,
+    task: RefCell<String>,
     /// The last id of a request that the server made, as JSON text.
     question: String,
     /// The last `requestState`.
@@ -88,6 +91,8 @@ fn every_method_is_in_a_transcript_of_every_revision() {
     let called = ["tools/call", "prompts/get", "resources/read", "completion/complete"];
     let sessions = ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
     let stateless = ["server/discover", "subscriptions/listen"];
+    let core_tasks = ["tasks/get", "tasks/result", "tasks/list", "tasks/cancel"];
+    let extension_tasks = ["tasks/get", "tasks/update", "tasks/cancel"];
     let told = ["notifications/initialized", "notifications/cancelled", "notifications/roots/list_changed"];
     let heard = ["notifications/progress", "notifications/message"];
     let asked = ["roots/list", "sampling/createMessage", "elicitation/create"];
@@ -101,6 +106,11 @@ fn every_method_is_in_a_transcript_of_every_revision() {
             let mut wanted = [&listed[..], &called, &sessions, &stateless, &heard].concat();
             if revision != "2026-07-28" {
                 wanted.extend([&told[..], &asked].concat());
+            }
+            match revision {
+                R11 => wanted.extend(core_tasks),
+                "2026-07-28" => wanted.extend(extension_tasks),
+                _ => {}
             }
             let is_there = |method: &str| {
                 // As it is sent, and as it is shown when it came.
@@ -132,8 +142,8 @@ impl Player {
         let tool = format!("{}__probe_tools__echo", instance.short());
         let mut session = Session::open(world.gateway(), R06);
         until(PATIENCE, "the tool is listed", || session.tool_names().contains(&tool));
-        let (session, question, state) = (String::new(), String::new(), String::new());
-        Player { world, instance, session, question, state, stream: None }
+        let (session, task, question, state) = (String::new(), RefCell::default(), String::new(), String::new());
+        Player { world, instance, session, task, question, state, stream: None }
     }
 
     fn play(&mut self, text: &str) -> String {
@@ -243,6 +253,14 @@ impl Player {
     }
 
     fn mask(&self, line: &str) -> String {
+        if let Some((start, id)) = line.split_once("\"taskId\": \"") {
+            let id = id.split('"').next().unwrap_or_default();
+            self.task.replace(id.to_owned());
+            return format!("{start}\"taskId\": \"<task>\"{}", if line.ends_with(',') { "," } else { "" });
+        }
+        if let Some((start, _)) = line.split_once("At\": \"") {
+            return format!("{start}At\": \"<time>\"{}", if line.ends_with(',') { "," } else { "" });
+        }
         let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
         let masks: BTreeMap<String, &str> = [
             (self.instance.instance_id.clone(), "<instance>"),
@@ -261,12 +279,14 @@ impl Player {
     }
 
     fn fill(&self, line: &str) -> String {
+        let task = self.task.borrow();
         let values = [
             ("{session}", self.session.as_str()),
             ("{short}", self.instance.short()),
             ("{instance}", &self.instance.instance_id),
             ("{question}", &self.question),
             ("{state}", &self.state),
+            ("{task}", &task),
         ];
         values.iter().fold(line.to_owned(), |line, (name, value)| line.replace(name, value))
     }
