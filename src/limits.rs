@@ -245,8 +245,11 @@ pub const TASKS_MAX: usize = 4096;
 pub const TASKS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Time that a task is kept beyond the longest that it may run, where its client names none.
 pub const TASK_TTL: Duration = Duration::from_secs(30 * 60);
-/// What a client may ask for. Below and beyond: these.
-pub const TASK_TTL_MIN: Duration = Duration::from_secs(60);
+/// The least time between the end of a task and its being forgotten, whatever its client asks for.
+pub const TASK_FETCH_TIME_MIN: Duration = Duration::from_secs(60);
+/// Bytes of what a script told last of its progress, as its task shows it. Beyond: cut.
+pub const TASK_MESSAGE_BYTES_MAX: usize = 1024;
+/// The longest time that a client may ask for. Beyond: this.
 pub const TASK_TTL_MAX: Duration = Duration::from_secs(25 * 60 * 60);
 /// Told to clients: how often it is worth asking.
 pub const TASK_POLL_EVERY: Duration = Duration::from_secs(1);

@@ -12,14 +12,18 @@ pub mod task;
 pub mod view;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::jsonrpc::{ErrorObject, INTERNAL_ERROR};
-use crate::limits::{TASK_TTL, TASK_TTL_MAX, TASK_TTL_MIN, TASKS_BYTES_MAX, TASKS_MAX, TASKS_PAGE, TASKS_RUNNING_MAX};
+use crate::limits::{
+    TASK_FETCH_TIME_MIN, TASK_TTL, TASK_TTL_MAX, TASKS_BYTES_MAX, TASKS_MAX, TASKS_PAGE, TASKS_RUNNING_MAX,
+};
 use crate::mcp::ClientCapabilities;
+use crate::mcp::tasks::Place;
 use crate::tasks::task::{Ending, Task};
 use crate::worker;
 
@@ -66,7 +70,7 @@ impl TaskTable {
         run: impl FnOnce(&Arc<Task>) -> Ending + Send + 'static,
     ) -> Result<Arc<Task>, ErrorObject> {
         let failed = |what: &str| ErrorObject::new(INTERNAL_ERROR, format!("no task can be begun: {what}"));
-        let task = Arc::new(Task::new(wanted, ttl(wanted)).map_err(|error| failed(&error.to_string()))?);
+        let task = Arc::new(Task::new(wanted, ttl(wanted)));
         let mut tasks = self.lock();
         tasks.make_room(Instant::now());
         if tasks.running >= TASKS_RUNNING_MAX {
@@ -82,8 +86,9 @@ impl TaskTable {
         let number = self.shared.threads.fetch_add(1, Ordering::Relaxed);
         let same = Arc::clone(&task);
         let spawned = worker::spawn(&format!("task-{number}"), move || {
-            let ending = run(&same);
-            same.end(ending);
+            // A mistake of ours costs the task, as one in a handler costs its request.
+            let ending = catch_unwind(AssertUnwindSafe(|| run(&same)));
+            same.end(ending.unwrap_or_else(|_| Ending::failed("the task could not be run to its end")));
             drop(running);
         });
         match spawned {
@@ -139,18 +144,15 @@ impl TaskTable {
     }
 }
 
-/// Where a task stands in a list: by the time of its creation as it is shown, then by id. The same at every server, so that a
-/// gateway can merge lists.
-pub type Place = (String, String);
-
 fn place_of(task: &Task) -> Place {
     (view::time(task.created), task.id.clone())
 }
 
-/// As long as it may run, and so much longer as is asked for.
+/// What its client asks for; but no result is forgotten before it could be fetched.
 fn ttl(wanted: &Wanted<'_>) -> Duration {
+    let at_least = wanted.time_limit.saturating_add(TASK_FETCH_TIME_MIN);
     let usual = wanted.time_limit.saturating_add(TASK_TTL);
-    wanted.ttl.unwrap_or(usual).clamp(TASK_TTL_MIN, TASK_TTL_MAX)
+    wanted.ttl.unwrap_or(usual).max(at_least).min(TASK_TTL_MAX)
 }
 
 impl Tasks {
@@ -168,10 +170,15 @@ impl Tasks {
     /// The same, and for want of room what was fetched already, the oldest first.
     fn make_room(&mut self, now: Instant) {
         self.expire(now);
-        while self.by_id.len() >= TASKS_MAX || self.bytes() > TASKS_BYTES_MAX {
-            let fetched = self.by_id.values().filter(|task| task.was_fetched());
-            let Some(oldest) = fetched.min_by_key(|task| task.expires).map(|task| task.id.clone()) else { return };
-            self.by_id.remove(&oldest);
+        let (mut count, mut bytes) = (self.by_id.len(), self.bytes());
+        let mut fetched: Vec<Arc<Task>> = self.by_id.values().filter(|task| task.was_fetched()).cloned().collect();
+        fetched.sort_by_key(|task| task.expires);
+        for task in fetched {
+            if count < TASKS_MAX && bytes <= TASKS_BYTES_MAX {
+                return;
+            }
+            (count, bytes) = (count - 1, bytes - task.result_bytes());
+            self.by_id.remove(&task.id);
         }
     }
 
@@ -224,6 +231,14 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_breaks_is_a_failed_task() {
+        let table = TaskTable::default();
+        let task = table.begin(&wanted("me"), |_| panic!("on purpose")).expect("there is room");
+        assert!(table.drain(Deadline::after(Duration::from_secs(5))));
+        assert!(matches!(task.look().ending.as_deref(), Some(Ending::Result { is_error: true, .. })));
+    }
+
+    #[test]
     fn lists_have_pages() {
         let table = TaskTable::default();
         let mut all: Vec<Place> = (0..TASKS_PAGE + 3).map(|_| place_of(&begin(&table, "me"))).collect();
@@ -266,8 +281,8 @@ mod tests {
     fn how_long_a_task_is_kept() {
         let of = |ttl: Option<u64>| self::ttl(&Wanted { ttl: ttl.map(Duration::from_millis), ..wanted("") });
         assert_eq!(of(None), Duration::from_secs(120) + TASK_TTL);
-        assert_eq!(of(Some(0)), TASK_TTL_MIN);
-        assert_eq!(of(Some(123_456)), Duration::from_millis(123_456));
+        assert_eq!(of(Some(0)), Duration::from_secs(120) + TASK_FETCH_TIME_MIN);
+        assert_eq!(of(Some(1_234_567)), Duration::from_millis(1_234_567));
         assert_eq!(of(Some(u64::MAX)), TASK_TTL_MAX);
     }
 

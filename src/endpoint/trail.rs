@@ -8,7 +8,8 @@
 //! **Thread**: the call's pushes; that of the connection which has come back waits and writes.
 //! **Bounds**: `TRAIL_EVENTS_MAX` of a call that runs (the oldest go first); `TRAILS_BYTES_MAX` and `TRAILS_DONE_MAX` of
 //! those that have ended; `RESUME_TIME_MAX` after the end, or without a reader.
-//! Left out on purpose: streams of other processes, and of 2026-07-28, which has no resumption.
+//! Left out on purpose: streams of other processes, and of 2026-07-28, which has no resumption; a thread that tidies up: what is
+//! too old goes when the next stream begins.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

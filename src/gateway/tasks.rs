@@ -21,7 +21,7 @@ use crate::gateway::snapshot::{Member, Route, Snapshot};
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::limits::{TASK_TTL_MAX, TASKS_PAGE};
 use crate::mcp::RawObject;
-use crate::mcp::tasks::{OWNER, TaskUse, unknown_task, with_related_task};
+use crate::mcp::tasks::{NO_TASK, OWNER, Place, TaskUse, cursor, place, unknown_task, with_related_task};
 
 /// The id under which a task of an instance is published.
 fn published(instance: &str, id: &str) -> String {
@@ -51,11 +51,11 @@ pub fn begin(route: &Route, call: &Call<'_>, deadline: Deadline, outlet: &mut Ou
 /// A request about one task.
 pub fn serve(snapshot: &Snapshot, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
     let unknown = || Failure::from(unknown_task(&call.name));
-    let (instance, id) = call.name.split_once('~').ok_or_else(unknown)?;
+    let (instance, id) = call.name.split_once('~').filter(|(_, id)| !id.is_empty()).ok_or_else(unknown)?;
     let is_it = |member: &&std::sync::Arc<Member>| member.id() == instance && member.has_owners();
     let upstream = &snapshot.members.iter().find(is_it).ok_or_else(unknown)?.upstream;
     // The id is looked up where it says; what is told of it names it as it was asked for.
-    let named = |failure| with_asked_name(failure, id, &call.name);
+    let named = |failure| with_asked_name(failure, &call.name);
     match (call.method, &call.tasks) {
         (_, TaskUse::Extension { .. }) => {
             let answer = upstream.call(id, None, call, call.deadline, outlet).map_err(named)?;
@@ -74,10 +74,13 @@ pub fn serve(snapshot: &Snapshot, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) 
 
 /// A page of the tasks of an owner at all instances. Every instance gives its part from the same place on; what is beyond
 /// this page is asked for again with the next.
-pub fn list(snapshot: &Snapshot, owner: &str, cursor: Option<&str>, deadline: Deadline) -> Answer {
+pub fn list(snapshot: &Snapshot, owner: &str, from: Option<&str>, deadline: Deadline) -> Answer {
+    if let Some(cursor) = from {
+        place(cursor)?;
+    }
     let members: Vec<_> = snapshot.members.iter().filter(|member| member.has_tasks()).collect();
     let mut params = json!({"_meta": {OWNER: owner}});
-    if let Some(cursor) = cursor {
+    if let Some(cursor) = from {
         params["cursor"] = cursor.into();
     }
     let params = jsonrpc::to_bytes(&params);
@@ -89,9 +92,6 @@ pub fn list(snapshot: &Snapshot, owner: &str, cursor: Option<&str>, deadline: De
     for heard in heard {
         match heard.answer {
             Ok(page) => pages.push((heard.member.id().to_owned(), page)),
-            Err(error) if cursor.is_some() && error.contains("cursor") => {
-                return Err(ErrorObject::invalid_params("this cursor is none of ours; leave it out").into());
-            }
             Err(error) => log::warn!("event=tasks_not_listed instance={} error=\"{error}\"", heard.member.id()),
         }
     }
@@ -109,7 +109,7 @@ struct Page {
 /// The newest of all pages, in the order of one instance's own list.
 fn merged(pages: Vec<(String, Page)>) -> Value {
     let mut has_more = false;
-    let mut tasks: Vec<((String, String), Map<String, Value>)> = Vec::new();
+    let mut tasks: Vec<(Place, Map<String, Value>)> = Vec::new();
     for (instance, page) in pages {
         has_more |= page.next_cursor.is_some();
         for mut task in page.tasks {
@@ -122,7 +122,7 @@ fn merged(pages: Vec<(String, Page)>) -> Value {
     tasks.sort_by(|left, right| right.0.cmp(&left.0));
     has_more |= tasks.len() > TASKS_PAGE;
     tasks.truncate(TASKS_PAGE);
-    let last = tasks.last().map(|((created, id), _)| format!("{created}/{id}"));
+    let last = tasks.last().map(|(place, _)| cursor(place));
     let mut page = json!({"tasks": tasks.into_iter().map(|(_, task)| task).collect::<Vec<_>>()});
     if let Some(last) = last.filter(|_| has_more) {
         page["nextCursor"] = last.into();
@@ -139,14 +139,13 @@ fn with_published_id(object: &[u8], instance: &str) -> Vec<u8> {
     jsonrpc::to_bytes(&members)
 }
 
-/// An error about a task, in the words of whoever asked.
-fn with_asked_name(failure: Failure, id: &str, asked: &str) -> Failure {
-    match failure {
-        Failure::Error(error) => {
-            let text = String::from_utf8_lossy(error.as_bytes()).replace(&format!("{id}\\\""), &format!("{asked}\\\""));
-            Failure::Error(Payload::Owned(text.into_bytes()))
-        }
-        Failure::Cancelled => Failure::Cancelled,
+/// That a task is not there is told by the id that was asked for.
+fn with_asked_name(failure: Failure, asked: &str) -> Failure {
+    let Failure::Error(error) = &failure else { return failure };
+    let told: Value = serde_json::from_slice(error.as_bytes()).unwrap_or_default();
+    match told["message"].as_str() {
+        Some(message) if message.starts_with(NO_TASK) => unknown_task(asked).into(),
+        _ => failure,
     }
 }
 

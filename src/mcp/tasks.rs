@@ -98,6 +98,26 @@ pub fn declares_extension(capabilities: &serde_json::Map<String, Value>) -> bool
     capabilities.get("extensions").and_then(|extensions| extensions.get(EXTENSION)).is_some_and(Value::is_object)
 }
 
+/// Where a task stands in a list, which has the newest first: by the time of its creation as it is shown, then by its id at its
+/// own server. The same at every server, so that a gateway can merge lists.
+pub type Place = (String, String);
+
+/// The cursor for what comes after this place.
+pub fn cursor((created, id): &Place) -> String {
+    format!("{created}/{id}")
+}
+
+/// The place that a cursor stands for.
+pub fn place(cursor: &str) -> Result<Place, ErrorObject> {
+    let parts = cursor.split_once('/').filter(|(created, id)| {
+        let is_time = created.len() == 24 && created.ends_with('Z') && created.is_ascii();
+        is_time && !id.is_empty()
+    });
+    let (created, id) =
+        parts.ok_or_else(|| ErrorObject::invalid_params("this cursor is none of ours; leave it out"))?;
+    Ok((created.to_owned(), id.to_owned()))
+}
+
 /// The answer to a client that would have to declare the extension.
 pub fn extension_missing() -> ErrorObject {
     let text = format!("this needs the client capability extensions[\"{EXTENSION}\"]");
@@ -105,9 +125,12 @@ pub fn extension_missing() -> ErrorObject {
     ErrorObject::new(MISSING_CLIENT_CAPABILITY, text).with_data(needed)
 }
 
+/// How that answer begins.
+pub const NO_TASK: &str = "there is no task";
+
 /// The answer to a request about a task that is not there, or not the client's.
 pub fn unknown_task(id: &str) -> ErrorObject {
-    ErrorObject::invalid_params(format!("there is no task {id:?}; it may have been kept for its whole time"))
+    ErrorObject::invalid_params(format!("{NO_TASK} {id:?}; it may have been kept for its whole time"))
 }
 
 /// The object with the mark in its `_meta`.
@@ -148,6 +171,15 @@ mod tests {
             for (support, expected) in [(Forbidden, forbidden), (Optional, optional), (Required, required)] {
                 assert_eq!(code(client.decide(support, "t")), expected, "{client:?} {support:?}");
             }
+        }
+    }
+
+    #[test]
+    fn cursors_are_read_as_they_are_written() {
+        let place = ("2026-11-24T08:00:00.123Z".to_owned(), "ab".to_owned());
+        assert_eq!(self::place(&cursor(&place)), Ok(place));
+        for wrong in ["", "/", "x/y", "2026-11-24T08:00:00.123Z/", "2026-11-24T08:00:00.123Z"] {
+            assert_eq!(self::place(wrong).map_err(|error| error.code), Err(-32602), "{wrong}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! **Thread**: `task-<n>`.
 //! Left out on purpose: log messages, which belong to a stream, and a task has none.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -12,15 +13,23 @@ use serde::Deserialize;
 use crate::endpoint::asking;
 use crate::jsonrpc::ErrorObject;
 use crate::skills::dialog::{Answer, Dialog};
-use crate::tasks::task::Task;
+use crate::tasks::task::{Task, Watcher};
 
 pub struct TaskDialog<'t> {
-    pub task: &'t Task,
+    task: &'t Task,
+    /// Woken by answers, among others.
+    watcher: Watcher,
 }
 
 #[derive(Deserialize)]
 struct Progress {
     message: Option<String>,
+}
+
+impl<'t> TaskDialog<'t> {
+    pub fn new(task: &'t Task) -> io::Result<TaskDialog<'t>> {
+        Ok(TaskDialog { task, watcher: task.watch()? })
+    }
 }
 
 impl Dialog for TaskDialog<'_> {
@@ -45,10 +54,12 @@ impl Dialog for TaskDialog<'_> {
     }
 
     fn answers(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.task.answers())
+        Some(self.watcher.changed())
     }
 
     fn answer(&mut self) -> Option<(u64, Answer)> {
+        // Emptied before the look, so that no answer goes unnoticed.
+        self.watcher.clear();
         self.task.take_answer()
     }
 }

@@ -16,17 +16,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::endpoint::asking::Questions;
-use crate::endpoint::outlet::Outlet;
+use crate::endpoint::outlet::{Outlet, Progress};
 use crate::endpoint::service::{Answer, Call, CallMethod, Failure, Payload};
 use crate::http::wire;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::ClientCapabilities;
-use crate::mcp::tasks::{TaskParams, TaskUse, unknown_task, with_related_task};
+use crate::mcp::tasks::{TaskParams, TaskUse, cursor, place, unknown_task, with_related_task};
 use crate::skills::Skills;
+use crate::skills::outcome::Outcome;
 use crate::skills::set::SkillTool;
 use crate::tasks::dialog::TaskDialog;
 use crate::tasks::task::{Ending, Seen, Task, Watcher};
-use crate::tasks::{TaskTable, Wanted, view};
+use crate::tasks::{TaskTable, Wanted, place_of, view};
 
 /// The tasks of an instance as its service shows them.
 pub struct TaskService {
@@ -83,18 +84,22 @@ impl TaskService {
                 Ok(Payload::Owned(b"{}".to_vec()))
             }
             _ if is_core => Ok(shown()),
-            _ => Ok(Payload::Owned(view::detailed(&task))),
+            _ => {
+                if task.look().ending.is_some() {
+                    task.note_fetched();
+                }
+                Ok(Payload::Owned(view::detailed(&task)))
+            }
         }
     }
 
     /// `tasks/list`.
-    pub fn list(&self, owner: &str, cursor: Option<&str>) -> Answer {
-        let no_cursor = || ErrorObject::invalid_params("this cursor is none of ours; leave it out");
-        let after = cursor.map(|cursor| view::place(cursor).ok_or_else(no_cursor)).transpose()?;
+    pub fn list(&self, owner: &str, from: Option<&str>) -> Answer {
+        let after = from.map(place).transpose()?;
         let (tasks, has_more) = self.table.page(owner, after.as_ref());
         let mut page = json!({"tasks": tasks.iter().map(|task| view::core(task)).collect::<Vec<_>>()});
         if let Some(last) = tasks.last().filter(|_| has_more) {
-            page["nextCursor"] = view::cursor(&(view::time(last.created), last.id.clone())).into();
+            page["nextCursor"] = cursor(&place_of(last)).into();
         }
         Ok(Payload::Owned(jsonrpc::to_bytes(&page)))
     }
@@ -113,8 +118,10 @@ impl TaskService {
         let is_asking_first = tool.ask_first && matches!(call.tasks, TaskUse::Extension { .. });
         let wanted = Wanted { owner, client, ttl, time_limit, tool: &tool.tool.name.clone(), is_asking_first };
         self.table.begin(&wanted, move |task| {
-            let mut dialog = TaskDialog { task };
-            let outcome = skills.call(&tool, &arguments, deadline, &task.script, None, &mut dialog);
+            let outcome = match TaskDialog::new(task) {
+                Ok(mut dialog) => skills.call(&tool, &arguments, deadline, &task.script, None, &mut dialog),
+                Err(error) => Outcome::failed(format!("{} cannot be run: {error}", tool.tool.name)),
+            };
             Ending::Result {
                 json: outcome.json,
                 is_error: outcome.is_error,
@@ -189,6 +196,7 @@ fn result(task: &Arc<Task>, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Ans
     let watcher = task.watch().map_err(failed)?;
     let waker = watcher.waker();
     call.ticket.on_cancel(waker);
+    let mut progress = call.progress();
     let mut asked = Asked { questions: Questions::new(call.asker), open: Vec::new() };
     let ending = loop {
         watcher.clear();
@@ -200,7 +208,7 @@ fn result(task: &Arc<Task>, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Ans
             return Err(Failure::Cancelled);
         }
         asked.follow(task, &seen, outlet).map_err(|_| Failure::Cancelled)?;
-        pause(task, &watcher, &asked.questions, outlet)?;
+        pause(task, &watcher, &asked.questions, (outlet, &mut progress))?;
         while let Some((number, answer)) = asked.questions.answer() {
             if let Some(at) = asked.open.iter().position(|(own, _)| *own == number) {
                 task.answer(asked.open.swap_remove(at).1, answer);
@@ -259,7 +267,7 @@ fn wait(
         if is_there(&task.look()) {
             return Ok(());
         }
-        pause(task, watcher, &nothing, outlet)?;
+        pause(task, watcher, &nothing, (outlet, &mut Progress::default()))?;
     }
 }
 
@@ -268,7 +276,7 @@ fn pause(
     task: &Task,
     watcher: &Watcher,
     questions: &Questions<'_>,
-    outlet: &mut Outlet<'_, '_>,
+    (outlet, progress): (&mut Outlet<'_, '_>, &mut Progress),
 ) -> Result<(), Failure> {
     let left = task.expires.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -279,7 +287,7 @@ fn pause(
     if is_gone && !outlet.lose() {
         return Err(Failure::Cancelled);
     }
-    outlet.keep_alive(&mut Default::default()).map_err(|_| Failure::Cancelled)
+    outlet.keep_alive(progress).map_err(|_| Failure::Cancelled)
 }
 
 fn read(call: &Call<'_>) -> Result<InputParams, ErrorObject> {

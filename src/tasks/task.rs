@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::jsonrpc::{ErrorObject, INTERNAL_ERROR};
-use crate::limits::QUESTIONS_PER_CALL_MAX;
+use crate::limits::{QUESTIONS_PER_CALL_MAX, TASK_MESSAGE_BYTES_MAX};
 use crate::mcp::ClientCapabilities;
 use crate::mcp::tasks::TaskStatus;
 use crate::os;
 use crate::skills::child::Cancel;
 use crate::skills::dialog::Answer;
+use crate::skills::outcome::Outcome;
 use crate::tasks::Wanted;
 
 pub struct Task {
@@ -36,8 +37,6 @@ pub struct Task {
     /// Ends the script.
     pub script: Cancel,
     state: Mutex<State>,
-    /// For the script: an answer has come.
-    answered: Pipe,
 }
 
 struct State {
@@ -89,7 +88,7 @@ struct Pipe {
 pub struct Watcher(Arc<Pipe>);
 
 impl Task {
-    pub fn new(wanted: &Wanted<'_>, ttl: Duration) -> io::Result<Task> {
+    pub fn new(wanted: &Wanted<'_>, ttl: Duration) -> Task {
         let (created, expires) = (SystemTime::now(), Instant::now() + ttl);
         let state = State {
             updated: created,
@@ -101,7 +100,7 @@ impl Task {
             answers: VecDeque::new(),
             watchers: Vec::new(),
         };
-        Ok(Task {
+        Task {
             id: format!("{:032x}", u128::from_be_bytes(os::random_bytes::<16>())),
             owner: wanted.owner.to_owned(),
             tool: wanted.tool.to_owned(),
@@ -112,8 +111,7 @@ impl Task {
             expires,
             script: Cancel::new(),
             state: Mutex::new(state),
-            answered: Pipe::new()?,
-        })
+        }
     }
 
     /// Whether this owner knows it.
@@ -133,7 +131,9 @@ impl Task {
 
     /// The script tells how far it is.
     pub fn tell(&self, message: &str) {
-        self.change(|state| state.message = Some(message.to_owned()));
+        let longest = message.len().min(TASK_MESSAGE_BYTES_MAX);
+        let end = (0..=longest).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        self.change(|state| state.message = Some(message[..end].to_owned()));
     }
 
     /// The script asks; the number is the one under which its answer will come.
@@ -153,28 +153,18 @@ impl Task {
 
     /// Answers a question; one that is not open is passed over.
     pub fn answer(&self, number: u64, answer: Answer) {
-        self.change(|state| {
-            if state.questions.remove(&number).is_some() {
-                state.answers.push_back((number, answer));
-            }
-        });
-        self.answered.wake();
+        if self.lock().questions.contains_key(&number) {
+            self.change(|state| {
+                if state.questions.remove(&number).is_some() {
+                    state.answers.push_back((number, answer));
+                }
+            });
+        }
     }
 
     /// An answer for the script.
     pub fn take_answer(&self) -> Option<(u64, Answer)> {
-        // Emptied before the look, so that no answer goes unnoticed.
-        self.answered.clear();
-        let answer = self.lock().answers.pop_front();
-        if answer.is_some() {
-            self.answered.wake();
-        }
-        answer
-    }
-
-    /// Readable when there is an answer for the script.
-    pub fn answers(&self) -> BorrowedFd<'_> {
-        self.answered.reader.as_fd()
+        self.lock().answers.pop_front()
     }
 
     /// The first ending counts.
@@ -225,7 +215,7 @@ impl Task {
     pub fn sample() -> Task {
         let (client, ttl) = (ClientCapabilities::default(), Duration::from_secs(60));
         let wanted = Wanted { owner: "", client, ttl: None, time_limit: ttl, tool: "t", is_asking_first: false };
-        Task::new(&wanted, ttl).expect("pipes are there")
+        Task::new(&wanted, ttl)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -237,6 +227,14 @@ impl Task {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ending {
+    /// Of a call that could not be run.
+    pub fn failed(text: &str) -> Ending {
+        let Outcome { json, is_error, .. } = Outcome::failed(text);
+        Ending::Result { json, is_error, protocol_error: None }
     }
 }
 
@@ -312,7 +310,7 @@ mod tests {
     fn questions_are_answered_once_and_whoever_waits_is_woken() {
         let task = task();
         let watcher = task.watch().expect("a pipe");
-        assert!(!is_readable(watcher.changed()) && !is_readable(task.answers()));
+        assert!(!is_readable(watcher.changed()));
         let first = task.ask("roots/list", "{}").expect("there is room");
         let second = task.ask("elicitation/create", "{}").expect("there is room");
         assert_eq!(task.look().status(true), TaskStatus::InputRequired);
@@ -323,14 +321,12 @@ mod tests {
         task.answer(second, Ok(b"again".to_vec()));
         task.answer(99, Ok(b"nobody asked".to_vec()));
         assert_eq!(task.look().questions.keys().collect::<Vec<_>>(), [&first]);
-        assert!(is_readable(task.answers()) && is_readable(watcher.changed()));
+        assert!(is_readable(watcher.changed()));
         task.answer(first, Err(b"1".to_vec()));
         assert_eq!(task.look().status(true), TaskStatus::Working);
         assert_eq!(task.take_answer(), Some((second, Ok(b"2".to_vec()))));
-        assert!(is_readable(task.answers()));
         assert_eq!(task.take_answer(), Some((first, Err(b"1".to_vec()))));
         assert_eq!(task.take_answer(), None);
-        assert!(!is_readable(task.answers()));
     }
 
     #[test]

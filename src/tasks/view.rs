@@ -13,7 +13,6 @@ use crate::jsonrpc::{self, ErrorObject};
 use crate::limits::TASK_POLL_EVERY;
 use crate::logging::line::Utc;
 use crate::mcp::tasks::{TaskStatus, with_related_task};
-use crate::tasks::Place;
 use crate::tasks::task::{Ending, Seen, Task};
 
 /// The code for what was cancelled; the specification names none, LSP's is the usual one.
@@ -121,18 +120,6 @@ pub fn result(task: &Task, ending: &Ending) -> Result<Vec<u8>, ErrorObject> {
     }
 }
 
-/// A cursor of `tasks/list`.
-pub fn cursor((created, id): &Place) -> String {
-    format!("{created}/{id}")
-}
-
-/// The place that a cursor stands for; `None` for what is no cursor of ours.
-pub fn place(cursor: &str) -> Option<Place> {
-    let (created, id) = cursor.split_once('/')?;
-    let is_time = created.len() == 24 && created.ends_with('Z') && created.is_ascii();
-    (is_time && !id.is_empty()).then(|| (created.to_owned(), id.to_owned()))
-}
-
 fn extension<'a>(task: &'a Task, seen: &'a Seen, result_type: Option<&'a str>) -> ExtensionTask<'a> {
     ExtensionTask {
         result_type,
@@ -216,16 +203,11 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_cursors_are_read_as_they_are_written() {
+    fn keys_are_read_as_they_are_written() {
         for (text, expected) in
             [("q0", Some(0)), ("q17", Some(17)), ("q", None), ("q-1", None), ("q01", None), ("17", None), ("", None)]
         {
             assert_eq!(number(text), expected, "{text}");
-        }
-        let place = (time(SystemTime::now()), "ab".to_owned());
-        assert_eq!(self::place(&cursor(&place)), Some(place));
-        for wrong in ["", "/", "x/y", "2026-11-24T08:00:00.123Z/", "2026-11-24T08:00:00.123Z"] {
-            assert_eq!(self::place(wrong), None, "{wrong}");
         }
     }
 }

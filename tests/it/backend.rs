@@ -40,6 +40,8 @@ pub enum Manner {
     Stateless(Value),
     /// Answers the first call by sending its user to a URL, later ones with a text.
     UrlFirst,
+    /// The same after progress; whoever comes back for the rest gets this result.
+    ResumedStream { result: Value },
 }
 
 /// A fake MCP server.
@@ -264,6 +266,8 @@ fn serve(shared: &Shared, stream: TcpStream) {
         }
         let answered = if matches!(shared.manner, Manner::Silent) {
             Ok(())
+        } else if let Some(rest) = rest_of_stream(shared, &line, &headers) {
+            write_rest(&mut writer, &rest)
         } else if !line.starts_with("POST ") {
             writer.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: POST\r\nContent-Length: 0\r\n\r\n")
         } else if shared.foreign && !accepts_both(&headers) {
@@ -341,6 +345,15 @@ fn answer_call(shared: &Shared, message: &Value, writer: &mut TcpStream) -> std:
             write_chunk(writer, "id: fake-0\ndata:\n\n")?;
             writer.shutdown(std::net::Shutdown::Both)
         }
+        Manner::ResumedStream { .. } => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            writer.write_all(head.as_bytes())?;
+            write_chunk(writer, "id: fake-0\ndata:\n\n")?;
+            let params = json!({"progressToken": message["params"]["_meta"]["progressToken"], "progress": 1});
+            let note = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params});
+            write_chunk(writer, &format!("id: fake-1\ndata: {note}\n\n"))?;
+            writer.shutdown(std::net::Shutdown::Both)
+        }
         Manner::Stream { steps, result } => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
             writer.write_all(head.as_bytes())?;
@@ -381,6 +394,24 @@ fn stateless(shared: &Shared, message: &Value, requests: &Value) -> Value {
         _ => json!({"resultType": "input_required", "inputRequests": requests, "requestState": "opaque 1"}),
     };
     json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+/// The response to the last call, for a request that names the last event of its stream.
+fn rest_of_stream(shared: &Shared, line: &str, headers: &[String]) -> Option<Value> {
+    let Manner::ResumedStream { result } = &shared.manner else { return None };
+    let comes_back = line.starts_with("GET ")
+        && header(headers, "last-event-id").as_deref() == Some("fake-1")
+        && header(headers, "mcp-session-id").as_deref() == Some("fake-session");
+    let requests = lock(&shared.requests);
+    let call = requests.iter().rev().find(|message| message["method"] == "tools/call")?;
+    comes_back.then(|| json!({"jsonrpc": "2.0", "id": call["id"], "result": result}))
+}
+
+fn write_rest(writer: &mut TcpStream, response: &Value) -> std::io::Result<()> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    writer.write_all(head.as_bytes())?;
+    write_chunk(writer, &format!("id: fake-2\ndata: {response}\n\n"))?;
+    writer.write_all(b"0\r\n\r\n")
 }
 
 fn page(shared: &Shared, message: &Value) -> Value {

@@ -95,10 +95,10 @@ fn ways(world: &World, instance: &Program) -> [(SocketAddr, String, String); 4] 
 /// Calls a tool as a task of 2025-11-25 and gives the task's id.
 #[track_caller]
 fn begin(session: &mut Session, tool: &str, arguments: Value) -> String {
-    let result = session.result("tools/call", json!({"name": tool, "arguments": arguments, "task": {"ttl": 90000}}));
+    let result = session.result("tools/call", json!({"name": tool, "arguments": arguments, "task": {"ttl": 190000}}));
     let task = &result["task"];
     assert!(["working", "input_required"].contains(&task["status"].as_str().unwrap_or_default()), "{result}");
-    assert_eq!((&task["ttl"], result.get("content")), (&json!(90000), None), "{result}");
+    assert_eq!((&task["ttl"], result.get("content")), (&json!(190000), None), "{result}");
     assert!(task["createdAt"].is_string() && task["lastUpdatedAt"].is_string() && task["pollInterval"].is_u64());
     task["taskId"].as_str().expect("an id").to_owned()
 }
