@@ -17,6 +17,7 @@ pub mod desk;
 pub mod follow;
 pub mod levels;
 pub mod line;
+pub mod listen;
 pub mod media;
 pub mod modern;
 pub mod outlet;

@@ -6,43 +6,35 @@
 //! **Invariant**: no session is looked at or made. An error to a readable request echoes its id; the statuses are those
 //! that the revision fixes.
 //! **Thread**: the connection's.
-//! **Bounds**: those of `endpoint.rs`; a `subscriptions/listen` stream counts among `STREAMS_MAX`.
-//! Left out on purpose: event ids and resumption, which this revision took away.
+//! **Bounds**: those of `endpoint.rs`.
+//! Left out on purpose: `subscriptions/listen` (`listen.rs`); calls (`rounds.rs`); event ids and resumption, which this
+//! revision took away.
 
 use std::borrow::Cow;
 use std::io;
 
-use crossbeam_channel::RecvTimeoutError;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base64;
-use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
+use crate::endpoint::outlet::Outlet;
 use crate::endpoint::params::read;
 use crate::endpoint::service::{Answer, Failure, Payload};
-use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks, too_many_streams};
+use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
-use crate::http::sse;
-use crate::hub::{Hub, Told};
-use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, Message, RequestId};
-use crate::limits::SSE_COMMENT_EVERY;
+use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
-use crate::mcp::params::SubscribeParams;
 use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
-use crate::os;
 
 const HEADER_MISMATCH: i32 = -32020;
 const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
 
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
-const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
 const SERVER_KEY: &str = "io.modelcontextprotocol/serverInfo";
-
-const UPDATED: &str = "notifications/resources/updated";
 
 const COMPLETE: &[u8] = br#","result":{"resultType":"complete""#;
 /// What is offered may change at any moment, and is told when it does: nothing to be kept without asking.
@@ -85,58 +77,6 @@ struct Called<'a> {
     name: Cow<'a, str>,
     #[serde(borrow)]
     arguments: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct ListenParams {
-    notifications: Filter,
-}
-
-/// What a listener asks for. Only kinds that are offered are honoured.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Filter {
-    #[serde(default)]
-    tools_list_changed: bool,
-    #[serde(default)]
-    prompts_list_changed: bool,
-    #[serde(default)]
-    resources_list_changed: bool,
-    #[serde(default)]
-    resource_subscriptions: Vec<String>,
-}
-
-impl Filter {
-    /// What is asked for: the member that asks for it, and the notification that it is.
-    fn wanted(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let all = [
-            (self.tools_list_changed, "toolsListChanged", "notifications/tools/list_changed"),
-            (self.prompts_list_changed, "promptsListChanged", "notifications/prompts/list_changed"),
-            (self.resources_list_changed, "resourcesListChanged", "notifications/resources/list_changed"),
-        ];
-        all.into_iter().filter(|(wanted, ..)| *wanted).map(|(_, member, method)| (member, method))
-    }
-
-    /// What an event of the hub, which is written for sessions, means for this listener.
-    fn about(&self, event: &[u8], id: RequestId<'_>) -> Vec<Vec<u8>> {
-        if let Some(uri) = updated(event) {
-            return vec![notification(UPDATED, id, &json!({"uri": uri}))];
-        }
-        let told = self.wanted().filter(|(_, method)| tells(event, method));
-        told.map(|(_, method)| notification(method, id, &json!({}))).collect()
-    }
-}
-
-/// The resources of a listener; gone with it.
-struct Subscribed<'h> {
-    hub: &'h Hub,
-    key: u128,
-}
-
-impl Drop for Subscribed<'_> {
-    fn drop(&mut self) {
-        self.hub.subscriptions.end(self.key);
-    }
 }
 
 /// Whether a request is of the stateless revision.
@@ -217,55 +157,6 @@ impl Endpoint {
         };
         mirror.check(&arguments, given).map_err(|text| ErrorObject::new(HEADER_MISMATCH, text))
     }
-
-    /// A stream of the changes that its client asked for, until that goes or we stop.
-    fn listen(
-        &self,
-        exchange: &mut Exchange<'_>,
-        headers: &[(&str, &str)],
-        id: RequestId<'_>,
-        params: Option<&RawValue>,
-    ) -> io::Result<()> {
-        let ListenParams { notifications } = match read(params) {
-            Ok(params) => params,
-            Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
-        };
-        let key = u128::from_be_bytes(os::random_bytes::<16>());
-        let subscribed = Subscribed { hub: &self.hub, key };
-        let uris: Vec<&String> =
-            notifications.resource_subscriptions.iter().filter(|uri| self.watch(key, uri).is_ok()).collect();
-        let Ok(stream) = self.hub.open(key, Told::State(self.service.state())) else {
-            return exchange.refuse(&too_many_streams());
-        };
-        let mut all = SSE_HEADERS.to_vec();
-        all.extend_from_slice(headers);
-        exchange.start_stream(200, &all)?;
-        let mut honoured: Map<String, Value> =
-            notifications.wanted().map(|(member, _)| (member.to_owned(), true.into())).collect();
-        if !uris.is_empty() {
-            honoured.insert("resourceSubscriptions".to_owned(), json!(uris));
-        }
-        let acknowledged =
-            notification("notifications/subscriptions/acknowledged", id, &json!({"notifications": honoured}));
-        exchange.write(&[&sse::encode(None, &acknowledged)])?;
-        loop {
-            match stream.next(SSE_COMMENT_EVERY) {
-                Ok(event) => {
-                    for message in notifications.about(&event, id) {
-                        exchange.write(&[&sse::encode(None, &message)])?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    drop(subscribed);
-                    let id_value = id_value(id);
-                    let result = json!({"resultType": "complete", "_meta": {SUBSCRIPTION_KEY: id_value}});
-                    let response = jsonrpc::result(id, &jsonrpc::to_bytes(&result));
-                    return exchange.write_last(&[&sse::encode(None, &response)]);
-                }
-            }
-        }
-    }
 }
 
 /// A missing resource is one of the wrong params in this revision, and its former code must not be sent.
@@ -345,32 +236,6 @@ fn decoded(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A notification on a listener's stream, marked with the request that opened it.
-fn notification(method: &str, id: RequestId<'_>, params: &Value) -> Vec<u8> {
-    let mut params = params.clone();
-    params["_meta"] = json!({SUBSCRIPTION_KEY: id_value(id)});
-    jsonrpc::notification(method, Some(&jsonrpc::to_bytes(&params)))
-}
-
-fn id_value(id: RequestId<'_>) -> Value {
-    serde_json::from_str(id.text()).unwrap_or_default()
-}
-
-/// The resource that has changed, if that is what an event says.
-fn updated(event: &[u8]) -> Option<String> {
-    let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data: "))?;
-    let Ok(Message::Notification { method, params }) = jsonrpc::parse_one(std::str::from_utf8(data).ok()?) else {
-        return None;
-    };
-    let SubscribeParams { uri } = serde_json::from_str(params.filter(|_| method == UPDATED)?.get()).ok()?;
-    Some(uri.into_owned())
-}
-
-/// Of the other events of the hub only the kind counts.
-fn tells(event: &[u8], method: &str) -> bool {
-    event.windows(method.len()).any(|window| window == method.as_bytes())
-}
-
 /// Every result says of what type it is, and one that may be kept for how long; what does so already stays as it is.
 fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cacheable: bool) -> io::Result<()> {
     let head: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
@@ -415,16 +280,5 @@ mod tests {
         ] {
             assert_eq!(decoded(value).as_deref(), expected, "{value}");
         }
-    }
-
-    #[test]
-    fn listeners_hear_of_their_own_request() {
-        let body = br#"{"jsonrpc":"2.0","id":"a","method":"subscriptions/listen"}"#;
-        let Ok(jsonrpc::Body::One(jsonrpc::Message::Request { id, .. })) = jsonrpc::parse(body) else {
-            panic!("a request")
-        };
-        let told = notification("notifications/tools/list_changed", id, &json!({}));
-        let expected = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}"#;
-        assert_eq!(String::from_utf8(told).unwrap(), expected);
     }
 }
