@@ -7,7 +7,7 @@ PYTHON ?= python3
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: help check test unit it model replay tiny fuzz clients conformance demo run bench soak install
+.PHONY: help check test unit it model replay tiny fuzz clients conformance demo run bench bench-takeover soak install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ run: ## one instance in the foreground, with the example skills; it takes port 9
 
 bench: ## speed beside nginx, in one run; installs nginx and wrk where they are missing
 	$(PYTHON) tests/bench/run.py
+
+bench-takeover: ## the gateway is killed 200 times with 1, 3 and 5 standbys while clients call; about fifteen minutes
+	$(PYTHON) tests/bench/takeover.py
 
 soak: ## a minute of attack on the gateway while a client calls a tool; about eight minutes for all three servers
 	$(PYTHON) tests/soak/run.py

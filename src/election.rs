@@ -1,193 +1,151 @@
-//! Who serves the gateway port on this host: whoever can bind it. The others try again, and are ready all along.
+//! Who serves the gateway port on this host. What is decided, and when, is the table in `election/step.rs`; here it is done.
 //!
-//! | we are  | bind succeeds            | address in use | another error             | listener stops answering |
-//! |---------|--------------------------|----------------|---------------------------|--------------------------|
-//! | standby | serve, prove it, gateway | try again      | tell `/readyz`, try again | –                        |
-//! | gateway | –                        | –              | –                         | the process ends (app)   |
+//! A gateway gives its listener to the other processes of the same user (`election/passing.rs`). They wake when it dies
+//! or leaves, one wins the name and accepts on the listener that it has already, so that no client is ever refused.
+//! Where that cannot be (another user, another system, a foreign holder of the port) they try to bind the port again and
+//! again.
 //!
-//! **Invariant**: the role is claimed only after the own listener has answered. A resident is never disturbed. An
-//! error other than "address in use" is not a lost election.
-//! **Thread**: `election` owns the server of the gateway port.
-//! **Bounds**: `BIND_RETRY_EVERY`, after other errors `BIND_PAUSE_AFTER_ERROR`.
-//! Left out on purpose: agreement between hosts. Every replica has its own address and serves there.
+//! **Invariant**: no two processes accept on one address. The role is told to others only after the own listener has
+//! answered. A resident is disturbed by a newer version alone. An error other than "address in use" is not a lost
+//! election.
+//! **Thread**: `election` owns the listener, the name and the server of the gateway port. It never waits for a standby.
+//! **Bounds**: `BIND_RETRY_EVERY`, `STANDBYS_MAX`, `HANDOVER_GRACE`, `FAREWELL_TIME_MAX`, `YIELD_PAUSE`.
+//! Left out on purpose: agreement between hosts, where every replica has its own address and serves there; and taking
+//! the port from a gateway that is stopped as a whole (SIGSTOP), which would serve beside its successor when it wakes.
 
-use std::io;
+pub mod candidate;
+pub mod passing;
+pub mod probe;
+pub mod step;
+
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Sender, bounded};
-use rustix::io::Errno;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::deadline::Deadline;
-use crate::http::client::{Outgoing, Pool};
-use crate::http::client_error::ClientError;
-use crate::http::server::{Handler, Server, bind};
-use crate::limits::{BIND_RETRY_EVERY, INBOX_MAX, SELF_PROBE_TIME_MAX, WORKER_STOP_MAX};
-use crate::metrics;
-use crate::worker::{Work, Worker};
-
-const BIND_PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
-/// A gateway has nothing to try; it looks for orders.
-const GATEWAY_TICK: Duration = Duration::from_secs(60);
+use crate::election::candidate::Candidate;
+use crate::http::server::{Handler, Server};
+use crate::limits::{FAREWELL_TIME_MAX, INBOX_MAX, WORKER_STOP_MAX};
+use crate::version::Version;
+use crate::worker;
 
 pub struct Election {
-    worker: Worker<Order>,
-    failure: Arc<Mutex<Option<String>>>,
-    serving: Arc<Mutex<Option<SocketAddr>>>,
+    orders: Sender<Order>,
+    bell: UnixStream,
+    ended: Receiver<()>,
+    standing: Arc<Standing>,
 }
 
+pub type OnTaking = Box<dyn Fn(Option<&str>) + Send>;
+
+/// What runs on the thread `election` must not wait.
 pub struct Candidacy {
     pub address: SocketAddr,
+    /// A socket of the service manager, listening at that address.
+    pub given: Option<TcpListener>,
+    pub version: Version,
+    pub instance_id: String,
     pub max_connections: usize,
     pub handler: Arc<dyn Handler>,
-    /// Run when the port is bound and before anything on it is accepted: the first answer shall be complete.
-    pub before_serving: Box<dyn Fn() + Send>,
+    /// Run before anything is accepted, with the instance that served until it died, if one did.
+    pub on_taking: OnTaking,
     /// Told once the port is ours.
     pub on_won: Box<dyn Fn(SocketAddr) + Send>,
+    /// Told when the port was given up for a newer version; the server is to be drained.
+    pub on_yielded: Box<dyn Fn(Server) + Send>,
 }
 
-enum Order {
+pub enum Order {
     /// Let go of the port; whoever was serving it is handed back to be drained.
     Resign(Sender<Option<Server>>),
+    /// Hand the port over to this version.
+    Yield(Version, Sender<Yielded>),
+    Stop,
 }
 
-/// What asking a listener of ours has shown.
+/// What came of the wish to hand the port over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    Answers,
-    Silent,
-    /// We lacked what it takes to ask (descriptors, ports, memory); that says nothing about the listener.
-    NotAsked,
-}
-
-/// What one try to bind leads to.
-#[derive(Debug, PartialEq)]
-enum Step {
-    Serve,
-    TryAgain { after: Duration, failure: Option<String> },
-}
-
-fn step(bound: Result<(), &io::Error>, address: SocketAddr) -> Step {
-    match bound {
-        Ok(()) => Step::Serve,
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            Step::TryAgain { after: BIND_RETRY_EVERY, failure: None }
-        }
-        Err(error) => Step::TryAgain {
-            after: BIND_PAUSE_AFTER_ERROR,
-            failure: Some(format!("the gateway port {address} cannot be bound: {error}")),
-        },
-    }
+pub enum Yielded {
+    Done,
+    NotServing,
+    /// It was handed over not long ago, and came back.
+    TooSoon,
+    /// The socket is the service manager's, and the other process does not have it.
+    NotOurs,
 }
 
 impl Election {
     pub fn start(candidacy: Candidacy) -> io::Result<Election> {
-        let (failure, serving) = (Arc::default(), Arc::default());
-        let (noted, told) = (Arc::clone(&failure), Arc::clone(&serving));
-        let candidate =
-            Candidate { candidacy, server: None, failure: noted, serving: told, first: true, has_resigned: false };
-        Ok(Election { worker: Worker::start("election", INBOX_MAX, candidate)?, failure, serving })
+        let standing = Arc::new(Standing::default());
+        let (orders, received) = bounded(INBOX_MAX);
+        let (bell, rung) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        rung.set_nonblocking(true)?;
+        let (end, ended) = bounded::<()>(0);
+        let candidate = Candidate::new(candidacy, Arc::clone(&standing));
+        worker::spawn("election", move || {
+            candidate.run(&received, &rung);
+            drop(end);
+        })?;
+        Ok(Election { orders, bell, ended, standing })
     }
 
     /// Where we serve as the gateway, if we do.
     pub fn serving(&self) -> Option<SocketAddr> {
-        *lock(&self.serving)
+        *lock(&self.standing.serving)
     }
 
     /// What keeps us from competing, if anything does.
     pub fn health(&self) -> Result<(), String> {
-        lock(&self.failure).clone().map_or(Ok(()), Err)
+        lock(&self.standing.failure).clone().map_or(Ok(()), Err)
     }
 
     /// Stops accepting on the gateway port and ends the candidacy; the server, if we had won, is to be drained.
     pub fn resign(&self) -> Option<Server> {
         let (tell, told) = bounded(1);
-        self.worker.send_within(Order::Resign(tell), WORKER_STOP_MAX);
-        let server = told.recv_timeout(WORKER_STOP_MAX).ok().flatten();
-        self.worker.stop();
-        server
-    }
-}
-
-struct Candidate {
-    candidacy: Candidacy,
-    server: Option<Server>,
-    failure: Arc<Mutex<Option<String>>>,
-    serving: Arc<Mutex<Option<SocketAddr>>>,
-    first: bool,
-    has_resigned: bool,
-}
-
-impl Work for Candidate {
-    type Message = Order;
-
-    fn receive(&mut self, Order::Resign(tell): Order) {
-        self.has_resigned = true;
-        *lock(&self.serving) = None;
-        let server = self.server.take();
-        if let Some(server) = &server {
-            server.stop_accepting();
-            metrics::GATEWAY_LEADER.set(0);
-        }
-        let _ = tell.send(server);
+        self.send(Order::Resign(tell));
+        told.recv_timeout(WORKER_STOP_MAX).ok().flatten()
     }
 
-    fn tick(&mut self) -> Duration {
-        // Nothing to try: the port is ours, or is to be left to others.
-        if self.server.is_some() || self.has_resigned {
-            return GATEWAY_TICK;
+    /// Hands the port over to a newer version, if it is ours to hand over.
+    pub fn hand_over(&self, version: Version) -> Yielded {
+        let (tell, told) = bounded(1);
+        self.send(Order::Yield(version, tell));
+        told.recv_timeout(WORKER_STOP_MAX).unwrap_or(Yielded::NotServing)
+    }
+
+    /// Ends the thread, after `resign`; waits until a standby has shown that it lives.
+    pub fn stop(&self) {
+        self.send(Order::Stop);
+        if self.ended.recv_timeout(FAREWELL_TIME_MAX + WORKER_STOP_MAX) != Err(RecvTimeoutError::Disconnected) {
+            log::warn!("thread=election did not stop in time");
         }
-        let address = self.candidacy.address;
-        let bound = bind(address);
-        match (step(bound.as_ref().map(|_| ()), address), bound) {
-            (Step::Serve, Ok(listener)) => self.serve(listener),
-            (Step::TryAgain { after, failure }, _) => {
-                self.note(failure);
-                std::mem::take(&mut self.first).then(|| log::info!("event=standby address={address}"));
-                after
-            }
-            (Step::Serve, Err(_)) => unreachable!("a step to serve comes from a listener"),
+    }
+
+    fn send(&self, order: Order) {
+        if self.orders.send_timeout(order, WORKER_STOP_MAX).is_ok() {
+            // Full: it has been rung often enough.
+            let _ = (&self.bell).write(&[0]);
         }
     }
 }
 
-impl Candidate {
-    fn serve(&mut self, listener: TcpListener) -> Duration {
-        let Candidacy { max_connections, handler, before_serving, on_won, address } = &self.candidacy;
-        before_serving();
-        let started = Server::start("gateway", listener, *max_connections, Arc::clone(handler))
-            .map_err(|error| format!("the gateway port {address} cannot be served: {error}"));
-        let proven = started.and_then(|server| match answers(server.address()) {
-            true => Ok(server),
-            false => {
-                server.stop_accepting();
-                Err(format!("the gateway port {address} was bound, but does not answer"))
-            }
-        });
-        match proven {
-            Ok(server) => {
-                let address = server.address();
-                log::info!("event=gateway address={address}");
-                metrics::GATEWAY_LEADER.set(1);
-                if !std::mem::take(&mut self.first) {
-                    metrics::TAKEOVERS.add(1);
-                }
-                self.server = Some(server);
-                *lock(&self.serving) = Some(address);
-                self.note(None);
-                on_won(address);
-                GATEWAY_TICK
-            }
-            Err(failure) => {
-                self.note(Some(failure));
-                BIND_PAUSE_AFTER_ERROR
-            }
-        }
+/// How we stand, for others to see.
+#[derive(Default)]
+pub struct Standing {
+    failure: Mutex<Option<String>>,
+    serving: Mutex<Option<SocketAddr>>,
+}
+
+impl Standing {
+    pub fn set_serving(&self, address: Option<SocketAddr>) {
+        *lock(&self.serving) = address;
     }
 
     /// Logs a failure when it is a new one.
-    fn note(&self, failure: Option<String>) {
+    pub fn note(&self, failure: Option<String>) {
         let mut noted = lock(&self.failure);
         if let Some(failure) = failure.as_ref().filter(|failure| noted.as_ref() != Some(failure)) {
             log::error!("event=gateway_port_failed error=\"{failure}\"");
@@ -196,109 +154,182 @@ impl Candidate {
     }
 }
 
-/// Whether a listener of ours answers `GET /health` in time.
-pub fn answers(address: SocketAddr) -> bool {
-    probe(address) == Probe::Answers
-}
-
-/// Asks a listener of ours for `GET /health`, on a connection that is closed at once.
-pub fn probe(address: SocketAddr) -> Probe {
-    let address = reachable(address);
-    let pool = Pool::new(&address.ip().to_string(), address.port());
-    let request = Outgoing { method: "GET", target: "/health", headers: &[], body: &[], idempotent: true };
-    shown(&pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)).map(|(head, _)| head.status()))
-}
-
-/// Any status is an answer. So is a refusal because all places are taken, even where it is cut off before it is read:
-/// full is not dead, and clients must not be able to make it so. Nor is a process dead that lacks the descriptor to ask.
-fn shown(outcome: &Result<u16, ClientError>) -> Probe {
-    let is_short = |source: &io::Error| {
-        let code = source.raw_os_error().map(Errno::from_raw_os_error);
-        matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL))
-    };
-    match outcome {
-        Ok(_) | Err(ClientError::Closed { .. } | ClientError::Write { .. }) => Probe::Answers,
-        Err(ClientError::Connect { source, .. }) if is_short(source) => Probe::NotAsked,
-        _ => Probe::Silent,
-    }
-}
-
-/// An address bound to all interfaces is reached on loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(all(target_os = "linux", not(feature = "tiny-http")))]
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::deadline::Deadline;
+    use crate::http::head::RequestHead;
+    use crate::http::server::Exchange;
+    use crate::limits::HANDOVER_GRACE;
 
-    #[test]
-    fn only_address_in_use_is_a_lost_election() {
-        let address: SocketAddr = "127.0.0.1:9765".parse().unwrap();
-        let after = |kind: io::ErrorKind| step(Err(&kind.into()), address);
-        assert_eq!(step(Ok(()), address), Step::Serve);
-        assert_eq!(after(io::ErrorKind::AddrInUse), Step::TryAgain { after: BIND_RETRY_EVERY, failure: None });
-        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::AddrNotAvailable, io::ErrorKind::Other] {
-            assert!(matches!(after(kind), Step::TryAgain { failure: Some(text), .. } if text.contains("9765")));
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Answers with its number.
+    struct Numbered(u16);
+
+    impl Handler for Numbered {
+        fn handle(&self, _: &RequestHead, exchange: &mut Exchange<'_>) {
+            let _ = exchange.respond(200, &[("Connection", "close")], &[self.0.to_string().as_bytes()]);
         }
     }
 
-    #[test]
-    fn full_is_not_dead_and_a_probe_without_a_descriptor_shows_nothing() {
-        let address = "127.0.0.1:9765".to_owned();
-        let connect = |code: Errno| Err(ClientError::Connect { address: address.clone(), source: code.into() });
-        let closed = ClientError::Closed { address: address.clone(), before_answer: true, was_pooled: false };
-        let timeout = ClientError::Timeout { address: address.clone(), phase: "an answer", limit: Duration::ZERO };
-        for (outcome, expected) in [
-            (Ok(200), Probe::Answers),
-            (Ok(503), Probe::Answers),
-            (Ok(403), Probe::Answers),
-            (Err(closed), Probe::Answers),
-            (Err(timeout), Probe::Silent),
-            (connect(Errno::CONNREFUSED), Probe::Silent),
-            (connect(Errno::MFILE), Probe::NotAsked),
-            (connect(Errno::NFILE), Probe::NotAsked),
-            (connect(Errno::ADDRNOTAVAIL), Probe::NotAsked),
-        ] {
-            assert_eq!(shown(&outcome), expected, "{outcome:?}");
-        }
+    struct Member {
+        election: Election,
+        /// The instance that was said to have died, each time that the port was taken.
+        takings: Receiver<Option<String>>,
+        yielded: Receiver<()>,
     }
 
-    #[test]
-    fn all_interfaces_are_reached_on_loopback() {
-        for (bound, probed) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.7:1", "10.0.0.7:1")] {
-            assert_eq!(reachable(bound.parse().unwrap()), probed.parse().unwrap());
-        }
+    fn free_address() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
     }
 
-    #[test]
-    fn who_has_resigned_leaves_the_port_to_others() {
-        struct Nobody;
-        impl Handler for Nobody {
-            fn handle(&self, _: &crate::http::head::RequestHead, _: &mut crate::http::server::Exchange<'_>) {}
-        }
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let candidacy = Candidacy {
-            address: held.local_addr().unwrap(),
-            max_connections: 1,
-            handler: Arc::new(Nobody),
-            before_serving: Box::new(|| panic!("it must not serve")),
+    fn enter(address: SocketAddr, number: u16, version: &str) -> Member {
+        let (take, takings) = bounded(16);
+        let (hand_over, yielded) = bounded(16);
+        let election = Election::start(Candidacy {
+            address,
+            given: None,
+            version: Version::parse(version).expect("a version"),
+            instance_id: format!("member-{number}"),
+            max_connections: 64,
+            handler: Arc::new(Numbered(number)),
+            on_taking: Box::new(move |died| {
+                let _ = take.try_send(died.map(str::to_owned));
+            }),
             on_won: Box::new(|_| {}),
+            on_yielded: Box::new(move |server| {
+                server.drain(Deadline::after(Duration::ZERO));
+                let _ = hand_over.try_send(());
+            }),
+        });
+        Member { election: election.expect("a thread can be started"), takings, yielded }
+    }
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Who answers; it never happens that nobody listens.
+    fn ask(address: SocketAddr) -> u16 {
+        let mut stream = TcpStream::connect(address).expect("not refused");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer.rsplit("\r\n").next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    #[test]
+    fn one_goes_on_where_another_leaves_and_nobody_is_refused() {
+        let address = free_address();
+        let mut members = vec![enter(address, 0, "1.0.0")];
+        until("the first serves", || members[0].election.serving() == Some(address));
+        for number in 1..12 {
+            members.push(enter(address, number, "1.0.0"));
+            // The port cannot be bound as long as it is served: that they wake says that they were given the listener.
+            std::thread::sleep(Duration::from_millis(150));
+            until("one serves", || members.iter().any(|member| member.election.serving().is_some()));
+            let leaving = members.iter().position(|member| member.election.serving().is_some()).expect("one serves");
+            assert_eq!(members.iter().filter(|member| member.election.serving().is_some()).count(), 1);
+            let leaving = members.swap_remove(leaving);
+            let server = leaving.election.resign().expect("it has served");
+            ask(address);
+            assert!(leaving.takings.try_iter().all(|died| died.is_none()), "none has died");
+            server.drain(Deadline::after(Duration::ZERO));
+            leaving.election.stop();
+        }
+        assert!(
+            members.iter().flat_map(|member| member.takings.try_iter()).all(|died| died.is_none()),
+            "none has died"
+        );
+    }
+
+    #[test]
+    fn a_newer_version_is_let_go_first_and_keeps_the_port() {
+        let address = free_address();
+        let old = [enter(address, 0, "1.9.0"), enter(address, 1, "1.9.0"), enter(address, 2, "1.10.0-rc.1")];
+        until("one serves", || old.iter().any(|member| member.election.serving().is_some()));
+        let new = enter(address, 7, "1.10.0");
+        let serving = || old.iter().find(|member| member.election.serving().is_some()).expect("an old one serves");
+        // It is known as a standby once it has the listener.
+        std::thread::sleep(Duration::from_millis(200));
+        let resident = serving();
+        let version = Version::parse("1.10.0").expect("a version");
+        assert_eq!(new.election.hand_over(version.clone()), Yielded::NotServing);
+        assert_eq!(resident.election.hand_over(version.clone()), Yielded::Done);
+        assert_eq!(ask(address), 7);
+        assert_eq!(resident.yielded.try_iter().count(), 1);
+        std::thread::sleep(HANDOVER_GRACE + Duration::from_millis(300));
+        assert_eq!(ask(address), 7, "the older ones do not take it back");
+
+        drop(new.election.resign());
+        new.election.stop();
+        assert!(ask(address) < 3, "they are its standbys");
+    }
+
+    #[test]
+    fn a_port_that_was_given_up_for_nobody_comes_back_and_is_kept_for_a_while() {
+        let address = free_address();
+        let [one, other] = [enter(address, 0, "1.0.0"), enter(address, 1, "1.0.0")];
+        until("one serves", || one.election.serving().or(other.election.serving()).is_some());
+        let resident = if one.election.serving().is_some() { &one } else { &other };
+        let version = Version::parse("9.0.0").expect("a version");
+        assert_eq!(resident.election.hand_over(version.clone()), Yielded::Done);
+        assert!(TcpStream::connect(address).is_err(), "for one without a duplicate the port itself is let go");
+        until("one serves again", || one.election.serving().or(other.election.serving()).is_some());
+        if resident.election.serving().is_some() {
+            assert_eq!(resident.election.hand_over(version), Yielded::TooSoon);
+        }
+    }
+
+    #[test]
+    fn a_given_socket_is_served_and_handed_on_but_never_shut_down() {
+        let given = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = given.local_addr().expect("it has an address");
+        let start = |number, given: Option<&TcpListener>| {
+            let candidacy = Candidacy {
+                address,
+                given: given.map(|given| given.try_clone().expect("a duplicate")),
+                version: Version::parse("1.0.0").expect("a version"),
+                instance_id: format!("member-{number}"),
+                max_connections: 64,
+                handler: Arc::new(Numbered(number)),
+                on_taking: Box::new(|_| {}),
+                on_won: Box::new(|_| {}),
+                on_yielded: Box::new(drop),
+            };
+            Election::start(candidacy).expect("a thread can be started")
         };
-        let (failure, serving) = (Arc::default(), Arc::default());
-        let mut candidate = Candidate { candidacy, server: None, failure, serving, first: true, has_resigned: false };
-        assert_eq!(candidate.tick(), BIND_RETRY_EVERY);
-        candidate.receive(Order::Resign(bounded(1).0));
-        drop(held);
-        assert_eq!(candidate.tick(), GATEWAY_TICK);
+        let service = start(0, Some(&given));
+        until("it serves", || service.serving().is_some());
+        let standby = start(1, None);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(service.hand_over(Version::parse("9.0.0").expect("a version")), Yielded::NotOurs);
+        drop(service.resign());
+        service.stop();
+        assert_eq!(ask(address), 1);
+        let again = start(2, Some(&given));
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!((again.serving(), ask(address)), (None, 1), "a resident of the same version is not disturbed");
+        drop(standby.resign());
+        standby.stop();
+        assert_eq!(ask(address), 2);
+        drop(again.resign());
+        again.stop();
+        assert!(passing::is_tcp_listener(&given));
     }
 }

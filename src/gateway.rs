@@ -5,8 +5,10 @@
 //! Left out on purpose: who serves the port (`election.rs`) and what is live (`scanner.rs`).
 
 pub mod catalogue;
+pub mod current;
 pub mod fan_out;
 pub mod followers;
+pub mod handover;
 pub mod link;
 pub mod meta;
 pub mod modern;
@@ -39,6 +41,7 @@ use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
 use crate::gateway::catalogue::Catalogue;
 use crate::gateway::followers::Followers;
+use crate::gateway::handover::Handover;
 use crate::gateway::proxy::Passage;
 use crate::gateway::rewrite::VIA;
 use crate::gateway::snapshot::{Snapshot, published_uri};
@@ -65,6 +68,7 @@ pub struct GatewaySite {
     pub endpoint: Endpoint,
     pub catalogue: Arc<Catalogue>,
     pub status: Status,
+    pub handover: Handover,
 }
 
 const INSTRUCTIONS: &str = "This endpoint serves every live application instance (Maya, Blender, Houdini, headless \
@@ -212,6 +216,7 @@ impl Site for GatewaySite {
             "/readyz" => Route::Readyz,
             "/metrics" => Route::Metrics,
             "/instances" => Route::Instances,
+            "/gateway/yield" => Route::Yield,
             "/mcp" => Route::Mcp,
             _ if path.strip_prefix("/mcp/dcc/").is_some_and(is_one_segment) => Route::McpDcc,
             _ if path.strip_prefix("/mcp/").is_some_and(is_one_segment) => Route::McpInstance,
@@ -236,6 +241,7 @@ impl Site for GatewaySite {
             Route::Instances if matches!(request.method(), Method::Get | Method::Head) => {
                 respond_json(exchange, 200, headers, &self.instances())
             }
+            Route::Yield => self.handover.serve(request, exchange, headers),
             Route::Instances => method_not_allowed(exchange, headers, "GET, HEAD"),
             _ => self.status.serve(route, request, exchange, headers),
         }
@@ -244,7 +250,7 @@ impl Site for GatewaySite {
 
 impl GatewaySite {
     fn instances(&self) -> Vec<u8> {
-        let snapshot = self.catalogue.now();
+        let snapshot = self.catalogue.settled();
         let instances: Vec<Value> = snapshot.members.iter().map(|member| member.to_json()).collect();
         jsonrpc::to_bytes(&json!({"total": instances.len(), "instances": instances}))
     }

@@ -41,6 +41,7 @@ pub struct Times {
     pub bytes_per_second: u64,
     pub write_stall: Duration,
     pub linger: Duration,
+    pub drain_idle: Duration,
 }
 
 impl Default for Times {
@@ -52,6 +53,7 @@ impl Default for Times {
             bytes_per_second: limits::BODY_BYTES_PER_SECOND_MIN,
             write_stall: limits::WRITE_STALL_MAX,
             linger: limits::LINGER,
+            drain_idle: limits::DRAIN_IDLE_MAX,
         }
     }
 }

@@ -62,6 +62,7 @@ enum Order {
     Close { number: u64, session: u128 },
     End { session: u128 },
     Publish(State),
+    EndAll,
     Updated(Box<str>),
     CloseAll,
 }
@@ -102,6 +103,11 @@ impl Hub {
     /// Ends the streams of a session that its client has ended.
     pub fn end(&self, session: u128) {
         self.send_patiently(Order::End { session });
+    }
+
+    /// Ends every stream; their clients come back to whoever serves now.
+    pub fn end_all(&self) {
+        self.send_patiently(Order::EndAll);
     }
 
     /// Ends every stream, and each that is opened later; their connection threads write the end and go.
@@ -183,6 +189,7 @@ impl Work for FanOut {
             }
             Order::Updated(uri) => self.updated(&uri),
             Order::Publish(state) => self.publish(state),
+            Order::EndAll => self.sessions.clear(),
             Order::CloseAll => {
                 self.is_closed = true;
                 self.sessions.clear();

@@ -28,6 +28,9 @@ pub const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 pub const BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 /// A connection without a request ends after this time, quietly.
 pub const IDLE_KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Time that an idle connection of a server that drains has for one more request, which is answered with
+/// `Connection: close`. Clients drop connections that were idle for 4 to 5 s themselves. Beyond: closed.
+pub const DRAIN_IDLE_MAX: Duration = Duration::from_secs(5);
 /// A peer that takes no byte for this time is closed.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 /// Connections the kernel holds for a listener before they are accepted (`listen(2)`; capped by `somaxconn`).
@@ -161,11 +164,30 @@ pub const SCAN_EVERY: Duration = Duration::from_millis(500);
 pub const SEEN_TO_BE_GONE_AFTER: Duration = Duration::from_secs(1);
 /// Pause between two tries to bind the gateway port.
 pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
+/// An instance that has died before our eyes is not shown for this time, in which a scan sees the same. Beyond: shown.
+pub const DEATH_CONFIRMED_MAX: Duration = Duration::from_secs(2);
+/// Standbys that are given the gateway's listener; each costs it a descriptor. Beyond: they try to bind the port instead.
+pub const STANDBYS_MAX: usize = 256;
+/// Connections to the gateway's name that are taken at once, before anything else is looked at.
+pub const STANDBYS_PER_LOOK: usize = 16;
+/// Bytes of a line between gateway and standby: a word, and an instance id or a version. Beyond: the connection ends.
+pub const STANDBY_LINE_BYTES_MAX: usize = 128;
+/// Bytes of a version. Beyond: it is none.
+pub const VERSION_BYTES_MAX: usize = 64;
+/// Time that a newer version gets to take a port that was given up for it, before the others compete.
+pub const HANDOVER_GRACE: Duration = Duration::from_secs(1);
+/// Bytes of the body of `POST /gateway/yield`, which holds a version. Beyond: 413.
+pub const YIELD_BODY_BYTES_MAX: usize = 1024;
+/// A gateway that handed the port over and has it again does not do so again for this time, lest it goes to and fro.
+pub const YIELD_PAUSE: Duration = Duration::from_secs(60);
+/// Time that standbys get to show that they live when a gateway leaves. Beyond: the listener is shut down, so that none
+/// that has been stopped keeps the port from others.
+pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 /// Longest pause between two scans of a registry that cannot be read.
 pub const SCAN_RETRY_MAX: Duration = Duration::from_secs(5);
 /// First pause before a heartbeat that could not be written is tried again; it doubles up to the heartbeat interval.
 pub const BEAT_RETRY_MIN: Duration = Duration::from_millis(500);
-/// A new gateway looks at the registry once more before it accepts; a registry that is slower than this is not waited for.
+/// A new gateway looks at the registry once more before it answers with lists. Beyond: it answers with what it knows.
 pub const TAKEOVER_LOOK_MAX: Duration = Duration::from_secs(1);
 /// Longest pause between retries of a registry that fails.
 pub const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
@@ -285,6 +307,8 @@ pub const SKILL_DEPENDS_DEPTH_MAX: usize = 32;
 pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Signals waiting to be taken: two stops and a reload are all that can matter.
 pub const SIGNALS_WAITING_MAX: usize = 16;
+/// Sockets that the service manager may give; two have a meaning. Beyond: an error at the start.
+pub const GIVEN_SOCKETS_MAX: usize = 16;
 /// Time the service manager gets to take a notification.
 pub const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one log line on standard error where that is a pipe. Linux takes up to 4 KiB (`PIPE_BUF`) whole and at once
@@ -326,6 +350,8 @@ const _: () =
     assert!(SCAN_EVERY.as_millis() * 2 <= OBSERVED_GAP_MAX.as_millis(), "a scan that is a little late counts");
 const _: () = assert!(SEEN_TO_BE_GONE_AFTER.as_millis() >= SCAN_EVERY.as_millis() * 2);
 const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
+const _: () =
+    assert!(VERSION_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX && ENTRY_NAME_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(RESUME_TIME_MAX.as_secs() > 2 * SSE_RETRY.as_secs() + SSE_COMMENT_EVERY.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());

@@ -10,7 +10,7 @@ use dcc_mcp_server::{app, query};
 fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1).collect();
     match config::parse(arguments, std::env::vars_os()) {
-        Ok(Command::Serve(config)) => match app::run(*config) {
+        Ok(Command::Serve(config)) => match app::run(*config, env!("CARGO_PKG_VERSION")) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error.exit_code(), &error),
         },

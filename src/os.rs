@@ -1,17 +1,21 @@
-//! Facts of this process and its host: who lives, who we are, signals, random bytes, word to the service manager.
+//! Facts of this process and its host: who lives, who we are, signals, random bytes, sockets of the service manager and
+//! word to it.
 //!
 //! **Invariant**: `process_is_gone` says true only when the system has proven it; every doubt is "not gone".
 //! **Thread**: `signals` turns signals into messages; the handler itself only writes one byte.
 //! **Bounds**: `SIGNALS_WAITING_MAX`, `NOTIFY_TIME_MAX`.
-//! Left out on purpose: SIGPIPE, which Rust ignores already. No `unsafe` is needed here.
+//! Left out on purpose: SIGPIPE, which Rust ignores already. The one `unsafe` of the program is in `adopt`: a descriptor
+//! that was opened before we began is a number in the environment.
 
 use std::fs;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,7 +24,7 @@ use rustix::process::{Pid, test_kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-use crate::limits::{NOTIFY_TIME_MAX, SIGNALS_WAITING_MAX};
+use crate::limits::{GIVEN_SOCKETS_MAX, NOTIFY_TIME_MAX, SIGNALS_WAITING_MAX};
 use crate::worker;
 
 /// What the operator asks for by a signal.
@@ -50,6 +54,12 @@ pub fn signals() -> io::Result<Receiver<Signal>> {
 pub fn host_id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| host_id_of_proc().unwrap_or_else(|| format!("process-{}", uuid_v4())))
+}
+
+/// Whether a `host_id` is of this machine since it was started, whatever its pid namespace.
+pub fn is_this_boot(host_id: &str) -> bool {
+    let boot = |id: &str| id.split_once('/').map(|(boot, _)| boot.to_owned());
+    boot(host_id).is_some_and(|one| boot(self::host_id()) == Some(one))
 }
 
 /// Start time of a process in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
@@ -115,6 +125,60 @@ pub fn notify(state: &str) {
     if let Err(error) = send_datagram(&target, state.as_bytes()) {
         log::warn!("event=not_notified socket={target} error={error}");
     }
+}
+
+/// How often the service manager wants to hear `WATCHDOG=1` at least (sd_watchdog_enabled(3)).
+pub fn watchdog() -> Option<Duration> {
+    watchdog_of(std::process::id(), |name| std::env::var(name).ok())
+}
+
+fn watchdog_of(pid: u32, variable: impl Fn(&str) -> Option<String>) -> Option<Duration> {
+    let is_for_us = variable("WATCHDOG_PID").is_none_or(|of| of == pid.to_string());
+    let time = variable("WATCHDOG_USEC")?.parse().ok().map(Duration::from_micros)?;
+    (is_for_us && !time.is_zero()).then_some(time)
+}
+
+/// Sockets that the service manager has opened for us, with their names (sd_listen_fds(3)). They are given out once:
+/// a second call finds none. To be called before the program opens descriptors of its own.
+pub fn given_sockets() -> io::Result<Vec<(String, OwnedFd)>> {
+    static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
+    if ARE_TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    let names = given_names(std::process::id(), |name| std::env::var(name).ok())?;
+    let first = LISTEN_FDS_START;
+    names.into_iter().zip(first..).map(|(name, number)| Ok((name, adopt(number)?))).collect()
+}
+
+/// SD_LISTEN_FDS_START.
+const LISTEN_FDS_START: RawFd = 3;
+
+/// What is said to this process by the environment, and would be wrong for those it starts.
+pub const SERVICE_VARIABLES: [&str; 6] =
+    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// The names of the descriptors from `LISTEN_FDS_START` on; an empty one where there is none.
+fn given_names(pid: u32, variable: impl Fn(&str) -> Option<String>) -> io::Result<Vec<String>> {
+    // Inherited from whoever started us: meant for another process.
+    if variable("LISTEN_PID") != Some(pid.to_string()) {
+        return Ok(Vec::new());
+    }
+    let count = variable("LISTEN_FDS").unwrap_or_default();
+    let count = count.parse().ok().filter(|count| *count <= GIVEN_SOCKETS_MAX);
+    let Some(count) = count else { return Err(io::Error::other("LISTEN_FDS is no small number")) };
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    Ok(names.split(':').map(str::to_owned).chain(std::iter::repeat_with(String::new)).take(count).collect())
+}
+
+/// The descriptor of this number, which is closed when scripts are started.
+#[allow(unsafe_code)]
+fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the number is only asked about, for the length of this call; if nothing is open there, that is the answer.
+    let there = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(there, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, as was just seen. It was opened for this process by who started it, as LISTEN_PID says, so
+    // nothing here owns it yet, and `given_sockets` takes each number once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn send_datagram(target: &str, bytes: &[u8]) -> io::Result<()> {
@@ -228,7 +292,7 @@ fn parse_stat(bytes: &[u8]) -> Option<ProcessStat> {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -274,8 +338,42 @@ mod tests {
         assert!(process_is_gone(child.id(), start));
     }
 
+    fn variables<'a>(set: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn sockets_of_the_service_manager() {
+        let names = |set: &[(&str, &str)]| given_names(7, variables(set)).ok();
+        let some = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(names(&[]), some(&[]));
+        assert_eq!(names(&[("LISTEN_PID", "8"), ("LISTEN_FDS", "2")]), some(&[]), "for another process");
+        assert_eq!(names(&[("LISTEN_FDS", "2")]), some(&[]));
+        assert_eq!(names(&[("LISTEN_PID", "7"), ("LISTEN_FDS", "0")]), some(&[]));
+        assert_eq!(names(&[("LISTEN_PID", "7"), ("LISTEN_FDS", "2")]), some(&["", ""]));
+        let named = [("LISTEN_PID", "7"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "gateway:instance:more")];
+        assert_eq!(names(&named), some(&["gateway", "instance"]));
+        for count in ["", "x", "-1", "17", "99999999999999999999"] {
+            assert_eq!(names(&[("LISTEN_PID", "7"), ("LISTEN_FDS", count)]), None, "{count}");
+        }
+        assert!(adopt(i32::MAX).is_err(), "nothing is open there");
+    }
+
+    #[test]
+    fn the_watchdog() {
+        let time = |set: &[(&str, &str)]| watchdog_of(7, variables(set));
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(time(&[("WATCHDOG_USEC", "1000000")]), second);
+        assert_eq!(time(&[("WATCHDOG_USEC", "1000000"), ("WATCHDOG_PID", "7")]), second);
+        assert_eq!(time(&[("WATCHDOG_USEC", "1000000"), ("WATCHDOG_PID", "8")]), None);
+        for nonsense in ["", "0", "-1", "x", "1.5"] {
+            assert_eq!(time(&[("WATCHDOG_USEC", nonsense)]), None, "{nonsense}");
+        }
+    }
+
     #[test]
     fn identities() {
+        assert!(is_this_boot(host_id()) && !is_this_boot("elsewhere/1") && !is_this_boot("") && !is_this_boot("x"));
         assert_eq!(host_id(), host_id());
         assert!(host_id().split_once('/').is_some_and(|(boot, namespace)| boot.len() == 36 && !namespace.is_empty()));
         let id = uuid_v4();

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+#[cfg(test)]
+use crossbeam_channel::bounded;
 
 use crate::backoff::{Backoff, Complaint};
 use crate::limits::{PRUNES_PER_SCAN_MAX, REGISTRY_RETRY_MAX, SCAN_EVERY, SCAN_RETRY_MAX, SCAN_TIME_MAX};
@@ -40,8 +41,8 @@ pub struct Scanner {
     shared: Arc<Shared>,
 }
 
-/// "Look now, and tell this one when it is done."
-struct Nudge(Sender<()>);
+/// "Look now, and do this when it is done." It runs on the thread `scanner` and must not wait.
+struct Nudge(Box<dyn FnOnce() + Send>);
 
 struct Shared {
     view: Mutex<Arc<View>>,
@@ -95,10 +96,19 @@ impl Scanner {
         self.shared.is_gateway.store(is_gateway, Ordering::Relaxed);
     }
 
+    /// Looks as soon as it can, and then does `after`; not at all where another waits for the same already.
+    pub fn look_soon(&self, after: Box<dyn FnOnce() + Send>) {
+        let _ = self.worker.send(Nudge(after));
+    }
+
     /// Looks now and waits for it; false if that took longer than `limit`.
+    #[cfg(test)]
     pub fn look_now(&self, limit: Duration) -> bool {
         let (tell, told) = bounded(1);
-        self.worker.send_within(Nudge(tell), limit) && told.recv_timeout(limit).is_ok()
+        let nudge = Nudge(Box::new(move || {
+            let _ = tell.send(());
+        }));
+        self.worker.send_within(nudge, limit) && told.recv_timeout(limit).is_ok()
     }
 
     pub fn stop(&self) -> bool {
@@ -119,13 +129,16 @@ impl Shared {
 impl Work for State {
     type Message = Nudge;
 
-    fn receive(&mut self, Nudge(waiting): Nudge) {
-        self.look();
-        let _ = waiting.send(());
+    fn receive(&mut self, Nudge(after): Nudge) {
+        // Nobody who waits for the view waits for files to be removed.
+        let (_, prunes) = self.look();
+        after();
+        self.prune(&prunes);
     }
 
     fn tick(&mut self) -> Duration {
-        let pause = self.look();
+        let (pause, prunes) = self.look();
+        self.prune(&prunes);
         // So that processes started together do not scan together for ever.
         let share =
             if self.has_ticked { 1.0 } else { f64::from(u32::from_le_bytes(os::random_bytes())) / 2f64.powi(32) };
@@ -151,8 +164,8 @@ impl State {
         }
     }
 
-    /// One scan and what follows from it; the pause until the next.
-    fn look(&mut self) -> Duration {
+    /// One scan; the pause until the next, and whose files can be removed.
+    fn look(&mut self) -> (Duration, Vec<Prune>) {
         let moment = Moment { now: Instant::now(), wall: os::wall_clock() };
         let scanned = self.store.scan(&mut self.cache);
         metrics::REGISTRY_SCAN.record(moment.now.elapsed());
@@ -165,13 +178,12 @@ impl State {
                 }
                 self.pauses.succeeded();
                 self.tell(view);
-                self.prune(&prunes);
-                SCAN_EVERY
+                (SCAN_EVERY, prunes)
             }
             Err(error) => {
                 metrics::REGISTRY_ERRORS.record(RegistryError::Read);
                 self.tell_error(&error, moment.now);
-                self.pauses.failed()
+                (self.pauses.failed(), Vec::new())
             }
         }
     }

@@ -165,4 +165,19 @@ mod tests {
         assert_eq!(total.recv(), Ok(6));
         assert_eq!(worker.send(4), Err(4));
     }
+
+    /// The test runs itself again as another process, and dies there.
+    #[test]
+    fn a_thread_that_dies_takes_the_process_with_it() {
+        const DIE: &str = "DCC_MCP_TEST_THREAD_DIES";
+        if std::env::var_os(DIE).is_some() {
+            let dying = spawn("dying", || panic!("as the test wants it")).expect("a thread can be started");
+            let _ = dying.join();
+            thread::sleep(Duration::from_secs(60));
+        }
+        let test = thread::current().name().expect("tests have names").to_owned();
+        let mut again = std::process::Command::new(std::env::current_exe().expect("this program"));
+        let output = again.args(["--exact", &test]).env(DIE, "1").output().expect("it runs again");
+        assert_eq!(output.status.code(), Some(EXIT_THREAD_DIED), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }

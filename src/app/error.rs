@@ -13,13 +13,16 @@ pub enum AppError {
     NoAnswer(SocketAddr),
     Register(String),
     Thread(io::Error),
+    Version(String),
+    /// A socket of the service manager, and what is wrong with it.
+    Given(&'static str, String),
     ListenerLost(SocketAddr),
 }
 
 impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
-            AppError::Log(_) | AppError::TokenFile(..) => 2,
+            AppError::Log(_) | AppError::TokenFile(..) | AppError::Version(_) | AppError::Given(..) => 2,
             AppError::Bind(..) | AppError::NoAnswer(_) | AppError::Register(_) => 3,
             AppError::ListenerLost(_) => 4,
             AppError::Thread(_) => 5,
@@ -38,6 +41,8 @@ impl fmt::Display for AppError {
             AppError::NoAnswer(address) => write!(f, "{address} is bound, but does not answer"),
             AppError::Register(error) => write!(f, "cannot register: {error}; see --registry-dir"),
             AppError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
+            AppError::Given(name, wrong) => write!(f, "the socket {name} of LISTEN_FDS {wrong}"),
+            AppError::Version(version) => write!(f, "{version} is no version"),
             AppError::ListenerLost(address) => write!(f, "the listener at {address} does not answer any more"),
         }
     }

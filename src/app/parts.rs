@@ -3,13 +3,15 @@
 //! **Invariant**: with `app.rs`, the only code that sees `Config`; a part is given its own few parameters.
 //! **Thread**: `main`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use crate::app::error::AppError;
 use crate::config::{Config, ToolList};
-use crate::election;
+use crate::election::passing::listening;
+use crate::election::probe;
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;
 use crate::front::Front;
@@ -26,7 +28,6 @@ use crate::registry::entry::Entry;
 use crate::registry::store::Store;
 use crate::skills::{OnChange, Skills, SkillsConfig};
 use crate::status::{Check, Status};
-use crate::tasks::TaskTable;
 
 /// Filled once the instance is registered; what is started before looks here.
 pub type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
@@ -65,7 +66,7 @@ pub fn start_heartbeat(
     let tools = skills.offer().published();
     store.publish_tools(&entry.instance_id, &tools).map_err(|error| register(error.to_string()))?;
     entry.tools_revision = fnv64_hex(&tools);
-    let probe = Box::new(move || election::answers(address));
+    let probe = Box::new(move || probe::answers(address));
     let heartbeat = Heartbeat::start(store.clone(), entry, config.heartbeat_interval, probe);
     heartbeat.map(Arc::new).map_err(|error| register(error.to_string()))
 }
@@ -85,8 +86,9 @@ pub fn start_catalogue(
     Catalogue::start(settings, Arc::clone(hub)).map_err(AppError::Thread)
 }
 
-pub fn entry(config: &Config, instance_id: &str, advertised: &str, port: u16) -> Entry {
+pub fn entry(config: &Config, instance_id: &str, version: &str, advertised: &str, port: u16) -> Entry {
     let mut entry = Entry::of_this_process(instance_id.to_owned(), advertised.to_owned(), port);
+    version.clone_into(&mut entry.server_version);
     entry.dcc_type.clone_from(&config.dcc);
     entry.server_name.clone_from(&config.server_name);
     entry.version.clone_from(&config.dcc_version);
@@ -128,25 +130,64 @@ pub fn serve_instance(
     config: &Config,
     access: &Arc<Access>,
     draining: &Arc<AtomicBool>,
-    skills: &Arc<Skills>,
+    service: InstanceService,
     hub: &Arc<Hub>,
     heartbeat: &HeartbeatSlot,
-    tasks: &TaskTable,
+    given: Option<TcpListener>,
 ) -> Result<Server, AppError> {
-    let service = Arc::new(InstanceService::new(Arc::clone(skills), tasks.clone()));
     let heartbeat = Arc::clone(heartbeat);
     let registered: Check = (
         "registered",
         Box::new(move || heartbeat.get().map_or(Err("not registered yet".to_owned()), |heartbeat| heartbeat.health())),
     );
     let site = InstanceSite {
-        endpoint: Endpoint::new(service, Arc::clone(hub), config.server_name.clone(), config.call_timeout),
+        endpoint: Endpoint::new(Arc::new(service), Arc::clone(hub), config.server_name.clone(), config.call_timeout),
         status: Status::new(vec![registered], Arc::clone(draining)),
     };
     let address = SocketAddr::new(config.host, config.mcp_port);
-    let listener = bind(address).map_err(|error| AppError::Bind(address, error))?;
+    let listener = given.map_or_else(|| bind(address), Ok).map_err(|error| AppError::Bind(address, error))?;
     let front = Arc::new(Front { access: Arc::clone(access), site });
     Server::start("instance", listener, config.max_connections, front).map_err(|error| AppError::Bind(address, error))
+}
+
+/// Listening sockets that the service manager has given us.
+#[derive(Default)]
+pub struct Given {
+    pub gateway: Option<TcpListener>,
+    pub instance: Option<TcpListener>,
+}
+
+/// The sockets by their names: `instance`, and any other name for the gateway port. Each must be what the flags say.
+pub fn given(config: &Config, sockets: Vec<(String, OwnedFd)>) -> Result<Given, AppError> {
+    let mut given = Given::default();
+    for (name, socket) in sockets {
+        let (place, port) = match name.as_str() {
+            "instance" => (&mut given.instance, config.mcp_port),
+            _ => (&mut given.gateway, config.gateway_port.unwrap_or_default()),
+        };
+        let is_instance = name == "instance";
+        let wrong = |what: String| AppError::Given(if is_instance { "instance" } else { "gateway" }, what);
+        let listener = listening(socket).ok_or_else(|| wrong("is no TCP socket that listens".to_owned()))?;
+        let at = listener.local_addr().map_err(|error| wrong(error.to_string()))?;
+        let is_any_port = is_instance && port == 0;
+        if at.ip() != config.host || (at.port() != port && !is_any_port) {
+            let flag = if is_instance { "--mcp-port" } else { "--gateway-port" };
+            return Err(wrong(format!(
+                "is bound to {at}, but --host and {flag} say {}",
+                SocketAddr::new(config.host, port)
+            )));
+        }
+        if place.replace(listener).is_some() {
+            return Err(wrong("is given twice".to_owned()));
+        }
+    }
+    Ok(given)
+}
+
+/// Addresses of this host besides loopback, as far as they are known.
+pub fn local_addresses(config: &Config, advertised: &str) -> Vec<IpAddr> {
+    let bound = Some(config.host).filter(|host| !host.is_unspecified());
+    [bound, advertised.parse().ok(), os::outward_address()].into_iter().flatten().collect()
 }
 
 pub fn heartbeat_check(heartbeat: &Arc<Heartbeat>) -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {

@@ -5,23 +5,23 @@
 //!
 //! **Invariant**: no request waits for an instance here.
 //! **Thread**: `catalogue` owns the builder; `fetch-*` threads ask instances and report back.
-//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `LIST_BYTES_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a time, `WARM_UP_MAX`.
+//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `LIST_BYTES_MAX`, `TOOLS_FETCH_TIME_MAX`, `FAN_OUT_THREADS_MAX` fetches at a
+//! time, `DEATH_CONFIRMED_MAX`.
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
-
 use crate::endpoint::access::Access;
+use crate::gateway::current::Current;
 use crate::gateway::names;
 use crate::gateway::offered::Offered;
 use crate::gateway::snapshot::{Snapshot, Told};
 use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
 use crate::limits::{
-    FAN_OUT_THREADS_MAX, INBOX_MAX, LIST_BYTES_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX, WARM_UP_MAX,
+    DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, LIST_BYTES_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX,
     WORKER_STOP_MAX,
 };
 use crate::mcp::RawObject;
@@ -32,9 +32,7 @@ use crate::worker::{self, Work, Worker};
 
 /// Where the snapshot is kept.
 pub struct Catalogue {
-    current: Mutex<Arc<Snapshot>>,
-    completed: Condvar,
-    since: Instant,
+    current: Current,
     worker: OnceLock<Worker<Order>>,
 }
 
@@ -62,16 +60,18 @@ enum Order {
     AskAgain {
         instance_id: String,
     },
-    /// Tell this one: all orders before have been carried out.
-    Flush(Sender<()>),
+    /// Not to be shown: it has died before our eyes.
+    Hide {
+        instance_id: String,
+    },
+    /// Lists need not wait any longer.
+    Release,
 }
 
 impl Catalogue {
     pub fn start(settings: CatalogueSettings, hub: Arc<Hub>) -> io::Result<Arc<Catalogue>> {
         let catalogue = Arc::new(Catalogue {
-            current: Mutex::new(Arc::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false))),
-            completed: Condvar::new(),
-            since: Instant::now(),
+            current: Current::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false)),
             worker: OnceLock::new(),
         });
         let builder = Builder {
@@ -79,6 +79,7 @@ impl Catalogue {
             hub,
             out: Arc::downgrade(&catalogue),
             view: None,
+            hidden: None,
             known: HashMap::new(),
             complete: false,
             left_out: 0,
@@ -98,27 +99,34 @@ impl Catalogue {
         self.send(Order::AskAgain { instance_id: instance_id.to_owned() });
     }
 
+    /// Lists wait from now on until `release`, for at most `limit`. The instance that served until it died is left out.
+    pub fn hold(&self, limit: Duration, died: Option<&str>) {
+        self.current.hold(limit);
+        if let Some(instance_id) = died {
+            self.send(Order::Hide { instance_id: instance_id.to_owned() });
+        }
+    }
+
+    /// What was seen so far is to be in the snapshot; then lists wait no longer.
+    pub fn release(&self) {
+        self.send(Order::Release);
+    }
+
     /// The snapshot as it is.
     pub fn now(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        self.current.now()
     }
 
-    /// The snapshot, held back while the first one is not complete: less than everything would be taken for everything.
+    /// The snapshot, after the fresh look of a new gateway.
+    pub fn settled(&self) -> Arc<Snapshot> {
+        self.current.settled()
+    }
+
+    /// The same, held back also while the first one is not complete: less than everything would be taken for
+    /// everything.
     pub fn warm(&self) -> Result<Arc<Snapshot>, NotReady> {
-        let left = WARM_UP_MAX.saturating_sub(self.since.elapsed());
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let (current, _) = self
-            .completed
-            .wait_timeout_while(current, left, |snapshot| !snapshot.complete)
-            .unwrap_or_else(PoisonError::into_inner);
-        if current.complete || !current.members.is_empty() { Ok(Arc::clone(&current)) } else { Err(NotReady) }
-    }
-
-    /// Waits until what was seen so far is in the snapshot; false if that took longer than `limit`.
-    pub fn flush(&self, limit: Duration) -> bool {
-        let (tell, told) = bounded(1);
-        self.send(Order::Flush(tell));
-        told.recv_timeout(limit).is_ok()
+        let snapshot = self.current.warm();
+        if snapshot.complete || !snapshot.members.is_empty() { Ok(snapshot) } else { Err(NotReady) }
     }
 
     pub fn is_warm(&self) -> bool {
@@ -136,11 +144,6 @@ impl Catalogue {
             worker.send_within(order, WORKER_STOP_MAX);
         }
     }
-
-    fn put(&self, snapshot: Snapshot) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
-        self.completed.notify_all();
-    }
 }
 
 /// Tells one life of an instance from the next: a restart under the same id is another upstream.
@@ -152,6 +155,8 @@ struct Builder {
     hub: Arc<Hub>,
     out: Weak<Catalogue>,
     view: Option<Arc<View>>,
+    /// Left out until the registry says the same, or this time.
+    hidden: Option<(Key, Instant)>,
     known: HashMap<Key, Known>,
     complete: bool,
     /// What the last snapshot left out of its lists, which is logged once.
@@ -193,13 +198,19 @@ impl Work for Builder {
     fn receive(&mut self, order: Order) {
         match order {
             Order::View(view) => {
+                let is_news = !self.shows_the_same(&view);
                 self.view = Some(view);
+                // Such as the death of one that is hidden: lists that are held shall not wait for it.
+                if !is_news {
+                    return;
+                }
                 self.read_tools();
             }
+            Order::Hide { instance_id } => self.hide(&instance_id),
             Order::Fetched { key, offered } => self.take_fetched(&key, offered),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
-            Order::Flush(waiting) => {
-                let _ = waiting.send(());
+            Order::Release => {
+                self.out.upgrade().inspect(|out| out.current.release());
                 return;
             }
         }
@@ -211,6 +222,12 @@ impl Work for Builder {
         for known in self.known.values() {
             known.upstream.pool().close_stale();
         }
+        if self.hidden.as_ref().is_some_and(|(_, until)| *until <= Instant::now()) {
+            // The registry goes on saying that it lives.
+            self.hidden = None;
+            self.read_tools();
+            self.rebuild();
+        }
         self.start_fetches();
         Duration::from_millis(500)
     }
@@ -221,7 +238,7 @@ impl Builder {
     fn read_tools(&mut self) {
         let Some(view) = self.view.clone() else { return };
         let live: HashMap<Key, &Arc<Instance>> =
-            view.instances.iter().map(|instance| (key_of(instance), instance)).collect();
+            self.shown(&view).map(|instance| (key_of(instance), instance)).collect();
         self.known.retain(|key, _| live.contains_key(key));
         let access = &self.settings.access;
         for (key, instance) in live {
@@ -231,6 +248,28 @@ impl Builder {
             }
             known.read(&self.settings.store);
         }
+    }
+
+    fn hide(&mut self, instance_id: &str) {
+        let Some(view) = self.view.clone() else { return };
+        let died = view.instances.iter().find(|instance| instance.entry.instance_id == instance_id);
+        self.hidden = died.map(|instance| (key_of(instance), Instant::now() + DEATH_CONFIRMED_MAX));
+        self.read_tools();
+    }
+
+    fn shown<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Arc<Instance>> {
+        let hidden = self.hidden.as_ref().map(|(key, _)| key.clone());
+        view.instances.iter().filter(move |instance| hidden.as_ref().is_none_or(|hidden| key_of(instance) != *hidden))
+    }
+
+    fn shows_the_same(&self, view: &View) -> bool {
+        let Some(before) = &self.view else { return false };
+        let same = |(one, other): (&Arc<Instance>, &Arc<Instance>)| {
+            one.origin == other.origin && one.entry.says_the_same(&other.entry)
+        };
+        before.complete == view.complete
+            && self.shown(before).count() == self.shown(view).count()
+            && self.shown(before).zip(self.shown(view)).all(same)
     }
 
     fn take_fetched(&mut self, key: &Key, offered: Option<Offered>) {
@@ -284,23 +323,22 @@ impl Builder {
     /// Puts a new snapshot in place if anything visible changed, then tells the streams.
     fn rebuild(&mut self) {
         let (Some(view), Some(out)) = (&self.view, self.out.upgrade()) else { return };
-        let told: Vec<Told<'_>> = view
-            .instances
-            .iter()
+        let told: Vec<Told<'_>> = self
+            .shown(view)
             .filter_map(|instance| self.known.get(&key_of(instance)))
             .map(|known| Told { upstream: &known.upstream, offered: &known.offered })
             .collect();
         self.complete = self.complete || (view.complete && self.known.values().all(|known| known.answered));
         let CatalogueSettings { own_tools, own_tools_only, .. } = &self.settings;
         let snapshot = Snapshot::build(own_tools, *own_tools_only, &told, self.complete);
-        metrics::instances(view.instances.iter().map(|instance| instance.dcc()));
+        metrics::instances(self.shown(view).map(|instance| instance.dcc()));
         metrics::TOOLS.set(snapshot.tool_count() as i64);
         if snapshot.left_out() > 0 && self.left_out != snapshot.left_out() {
             log::warn!("event=lists_too_large left_out={} limit={LIST_BYTES_MAX}", snapshot.left_out());
         }
         self.left_out = snapshot.left_out();
         let state = snapshot.state;
-        out.put(snapshot);
+        out.current.put(snapshot);
         self.hub.publish(state);
     }
 }

@@ -43,7 +43,7 @@ pub fn call(catalogue: &Catalogue, name: &str, arguments: &Arguments, deadline: 
         // Left out of account, it would lead the call to an instance that was not meant.
         return is_own_tool(name).then(|| CallToolResult::failed(format!("\"{wrong}\" must be a string")));
     }
-    let snapshot = catalogue.now();
+    let snapshot = catalogue.settled();
     let result = match name {
         "list_dcc_instances" => Ok(list_instances(&snapshot, arguments)),
         "get_dcc_instance" => get_instance(&snapshot, arguments),

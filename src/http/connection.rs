@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -37,14 +38,23 @@ pub struct Link {
     pub is_idle: AtomicBool,
 }
 
-/// Serves requests until the connection ends. `is_draining`: end after the current one.
-pub fn serve(link: &Link, is_draining: &AtomicBool, times: Times, handler: &dyn Handler) {
+/// How the server ends its connections.
+#[derive(Clone, Copy)]
+pub struct Drain<'a> {
+    /// Each after its next answer.
+    pub began: &'a OnceLock<Instant>,
+    /// Idle ones at once.
+    pub ends_idle: &'a AtomicBool,
+}
+
+/// Serves requests until the connection ends.
+pub fn serve(link: &Link, drain: Drain<'_>, times: Times, handler: &dyn Handler) {
     if link.stream.set_nodelay(true).is_err() || link.stream.set_read_timeout(Some(times.idle)).is_err() {
         return;
     }
     let mut connection = Connection {
         link,
-        is_draining,
+        drain,
         times,
         input: Vec::with_capacity(INPUT_BYTES),
         start: 0,
@@ -58,14 +68,14 @@ pub fn serve(link: &Link, is_draining: &AtomicBool, times: Times, handler: &dyn 
     let mut head = RequestHead::default();
     let mut out = Vec::new();
     while connection.serve_one(&mut head, &mut out, handler) {}
-    if connection.must_linger || is_draining.load(Ordering::Relaxed) {
+    if connection.must_linger || drain.began.get().is_some() {
         connection.linger();
     }
 }
 
 struct Connection<'a> {
     link: &'a Link,
-    is_draining: &'a AtomicBool,
+    drain: Drain<'a>,
     times: Times,
     /// What was received; from `start` on it is not used yet.
     input: Vec<u8>,
@@ -148,9 +158,9 @@ impl Connection<'_> {
         if self.input.capacity() > CONNECTION_BUFFER_KEPT_BYTES {
             self.input = Vec::with_capacity(INPUT_BYTES);
         }
-        // In this order, so that whoever drains sees an idle connection, or this sees the drain.
+        // In this order, so that whoever drains sees an idle connection, or this sees that idle ones end.
         self.link.is_idle.store(true, Ordering::SeqCst);
-        if self.is_draining.load(Ordering::SeqCst) {
+        if self.drain.ends_idle.load(Ordering::SeqCst) {
             let received = wire::receive_now(&self.link.stream, &mut self.input);
             self.link.is_idle.store(false, Ordering::SeqCst);
             return received;
@@ -305,7 +315,7 @@ impl Transport for Connection<'_> {
             BodyLength::Bytes(length) => self.expects_continue || length > UNREAD_BODY_BYTES_MAX as u64,
             BodyLength::Chunked | BodyLength::UntilClose => self.expects_continue,
         };
-        !self.keeps_alive || cannot_skip || self.is_draining.load(Ordering::Relaxed)
+        !self.keeps_alive || cannot_skip || self.drain.began.get().is_some()
     }
 
     fn close(&mut self) {

@@ -11,9 +11,9 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::deadline::Deadline;
 use crate::http::Times;
-use crate::http::connection::{Link, serve};
+use crate::http::connection::{Drain, Link, serve};
 use crate::http::server::Handler;
 use crate::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, CONNECTION_STACK_BYTES};
 use crate::metrics::{self, Refused};
@@ -51,7 +51,10 @@ struct Shared {
     times: Times,
     handler: Arc<dyn Handler>,
     is_stopping: AtomicBool,
-    is_draining: AtomicBool,
+    /// Since when each answer is the last one of its connection.
+    draining: OnceLock<Instant>,
+    /// The time is over in which idle connections may send one more request.
+    ends_idle: AtomicBool,
     open: Mutex<Open>,
     /// Told whenever a connection ends.
     ended: Condvar,
@@ -89,9 +92,16 @@ impl Server {
     ) -> io::Result<Server> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
-        let (is_stopping, is_draining) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (open, ended) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { max_connections, times, handler, is_stopping, is_draining, open, ended });
+        let shared = Arc::new(Shared {
+            max_connections,
+            times,
+            handler,
+            is_stopping: AtomicBool::new(false),
+            draining: OnceLock::new(),
+            ends_idle: AtomicBool::new(false),
+            open: Mutex::default(),
+            ended: Condvar::new(),
+        });
         let (woken, wake) = io::pipe()?;
         let acceptor = Acceptor { shared: shared.clone(), listener, woken, connection_name: format!("conn-{name}") };
         let thread = worker::spawn(&format!("http-{name}"), move || acceptor.run())?;
@@ -118,19 +128,25 @@ impl Server {
         }
     }
 
-    /// Ends idle connections at once and the others after their current answer; cuts what is left at the deadline.
-    /// True if nothing was cut. To be called after `stop_accepting`.
+    /// From now on each answer is the last one of its connection, and says so.
+    pub fn begin_drain(&self) {
+        let _ = self.shared.draining.set(Instant::now());
+    }
+
+    /// Ends each connection after its current answer or, if it is idle, after one more; idle ones that have none to
+    /// ask for are ended `times.drain_idle` after the drain has begun. Cuts what is left at the deadline; true if nothing was cut. To be
+    /// called after `stop_accepting`.
     pub fn drain(&self, deadline: Deadline) -> bool {
-        self.shared.is_draining.store(true, Ordering::SeqCst);
-        let mut open = self.shared.open();
+        self.begin_drain();
+        let began = self.shared.draining.get().map_or(Duration::ZERO, Instant::elapsed);
+        let grace = Deadline::after(self.shared.times.drain_idle.saturating_sub(began).min(deadline.left()));
+        let open = self.shared.wait_for_all(self.shared.open(), grace);
+        self.shared.ends_idle.store(true, Ordering::SeqCst);
         for link in open.links.values().filter(|link| link.is_idle.load(Ordering::SeqCst)) {
             // Only the reading side: a request that has arrived meanwhile is still read and answered.
             let _ = link.stream.shutdown(Shutdown::Read);
         }
-        while !open.links.is_empty() && !deadline.has_passed() {
-            let waited = self.shared.ended.wait_timeout(open, deadline.left());
-            open = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let open = self.shared.wait_for_all(open, deadline);
         for link in open.links.values() {
             let _ = link.stream.shutdown(Shutdown::Both);
         }
@@ -148,6 +164,15 @@ impl Drop for Server {
 impl Shared {
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until no connection is open, or the deadline.
+    fn wait_for_all<'a>(&self, mut open: MutexGuard<'a, Open>, deadline: Deadline) -> MutexGuard<'a, Open> {
+        while !open.links.is_empty() && !deadline.has_passed() {
+            let waited = self.ended.wait_timeout(open, deadline.left());
+            open = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        open
     }
 
     /// A place for this connection, if one is free.
@@ -210,7 +235,8 @@ impl Acceptor {
         let connection = link.clone();
         let spawned = worker::spawn_small(&self.connection_name, CONNECTION_STACK_BYTES, move || {
             let shared = &place.shared;
-            serve(&connection, &shared.is_draining, shared.times, &*shared.handler);
+            let drain = Drain { began: &shared.draining, ends_idle: &shared.ends_idle };
+            serve(&connection, drain, shared.times, &*shared.handler);
         });
         if spawned.is_err() {
             refuse(&link, "no thread can be started");
@@ -257,7 +283,6 @@ fn log_accept(error: &io::Error) {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::time::Instant;
 
     use crossbeam_channel::{Receiver, Sender};
 
@@ -460,8 +485,9 @@ mod tests {
     }
 
     #[test]
-    fn drain_ends_idle_connections_at_once_and_lets_answers_finish() {
-        let Running { server, arrivals, release } = start(64, Times { linger: SHORT, ..Times::default() });
+    fn drain_ends_idle_connections_and_lets_answers_finish() {
+        let times = Times { linger: SHORT, drain_idle: SHORT, ..Times::default() };
+        let Running { server, arrivals, release } = start(64, times);
         let (mut idle, mut busy) = (connect(server.address()), connect(server.address()));
         idle.write_all(GET).expect("sent");
         read_until(&mut idle, "ignored");
@@ -477,6 +503,28 @@ mod tests {
             assert!(drained.join().expect("drain does not panic"));
         });
         assert_eq!(server.connections(), 0);
+    }
+
+    #[test]
+    fn an_idle_connection_has_one_more_request_while_the_server_drains() {
+        let Running { server, .. } = start(64, Times { linger: SHORT, ..Times::default() });
+        let (mut idle, mut fresh) = (connect(server.address()), connect(server.address()));
+        idle.write_all(GET).expect("sent");
+        assert!(!read_until(&mut idle, "ignored").contains("Connection: close"));
+        until("both are open", || server.connections() == 2);
+        server.stop_accepting();
+        std::thread::scope(|scope| {
+            let drained = scope.spawn(|| server.drain(Deadline::after(PATIENCE)));
+            until("it drains", || server.shared.draining.get().is_some());
+            std::thread::sleep(SHORT);
+            for stream in [&mut idle, &mut fresh] {
+                stream.write_all(&GET.repeat(2)).expect("sent");
+                let answer = read_to_end(stream);
+                assert!(answer.contains("Connection: close\r\n") && answer.ends_with("ignored"), "{answer:?}");
+                assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer:?}");
+            }
+            assert!(drained.join().expect("drain does not panic"));
+        });
     }
 
     #[test]

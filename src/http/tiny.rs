@@ -86,9 +86,14 @@ impl Server {
         }
     }
 
+    /// From now on each answer is the last one of its connection, and says so.
+    pub fn begin_drain(&self) {
+        self.shared.is_draining.store(true, Ordering::SeqCst);
+    }
+
     /// Waits for the answers under way; false if some are left at the deadline, for whom the client is then gone.
     pub fn drain(&self, deadline: Deadline) -> bool {
-        self.shared.is_draining.store(true, Ordering::SeqCst);
+        self.begin_drain();
         let mut requests = self.shared.requests();
         while *requests > 0 && !deadline.has_passed() {
             let waited = self.shared.ended.wait_timeout(requests, deadline.left());

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::json;
 use crate::limits::{SCRIPT_WORD_BYTES_MAX, SCRIPT_WORDS_BYTES_MAX, SCRIPTS_RUNNING_MAX};
+use crate::os;
 use crate::skills::child::{self, Watch};
 use crate::skills::files;
 use crate::skills::outcome::{Of, Outcome, outcome};
@@ -185,6 +186,9 @@ fn command(
         command
     };
     command.args(words(values)).env_remove("DCC_MCP_AUTH_TOKEN_FILE").env("DCC_MCP_SKILL_DIR", &tool.folder);
+    for variable in os::SERVICE_VARIABLES {
+        command.env_remove(variable);
+    }
     Ok(command)
 }
 

@@ -5,10 +5,11 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -19,7 +20,7 @@ use crate::client;
 use crate::folder::TempFolder;
 use crate::wait::{PATIENCE, until, until_some};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_dcc-mcp-server");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dcc-mcp-server");
 const STDERR_KEPT_BYTES: usize = 256 * 1024;
 
 /// A registry folder and a gateway port that no other test knows.
@@ -35,8 +36,13 @@ pub struct Start {
     env: Vec<(String, String)>,
     instance_id: Option<String>,
     no_gateway: bool,
+    /// Another than that of the world.
+    gateway_port: Option<u16>,
     descriptors: Option<u32>,
     host: Option<Ipv4Addr>,
+    /// What comes before the program's own arguments: other programs that run it, itself last.
+    through: Vec<String>,
+    sockets: Vec<OwnedFd>,
 }
 
 /// A running process of the program.
@@ -99,8 +105,11 @@ impl World {
     pub fn launch(&self, start: Start) -> Program {
         let instance_id = start.instance_id.clone().unwrap_or_else(fresh_id);
         let entry_file = self.registry().join("instances").join(format!("{instance_id}.json"));
-        let port = if start.no_gateway { 0 } else { self.gateway_port };
+        let port = if start.no_gateway { 0 } else { start.gateway_port.unwrap_or(self.gateway_port) };
         let mut command = match start.descriptors {
+            _ if !start.through.is_empty() => {
+                self.command_in(&start.through.iter().map(String::as_str).collect::<Vec<_>>())
+            }
             // The shell gives its place, and its process id, to the program.
             Some(most) => self.command_in(&["sh", "-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), PROGRAM]),
             None => self.command(),
@@ -110,6 +119,10 @@ impl World {
         command.args(start.host.iter().flat_map(|host| ["--host".to_owned(), host.to_string()]));
         command.args(&start.args).envs(start.env.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // They come as standard input and output; the shell of `with_sockets` moves them.
+        let mut sockets = start.sockets.into_iter();
+        sockets.next().map(|socket| command.stdin(socket));
+        sockets.next().map(|socket| command.stdout(socket));
         let mut child = command.spawn().expect("the built program starts");
         let stderr = keep_stderr(&mut child);
         let address = SocketAddr::from((start.host.unwrap_or(Ipv4Addr::LOCALHOST), 0));
@@ -197,6 +210,28 @@ impl Start {
     pub fn descriptors(mut self, most: u32) -> Start {
         self.descriptors = Some(most);
         self
+    }
+
+    /// Competes for another port than that of the world.
+    pub fn gateway_port(mut self, port: u16) -> Start {
+        self.gateway_port = Some(port);
+        self
+    }
+
+    /// Run by other programs: the last word is the path of this one.
+    pub fn through(mut self, words: &[&str]) -> Start {
+        self.through = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// With sockets as a service manager gives them, at most two (sd_listen_fds(3)).
+    pub fn with_sockets(mut self, sockets: Vec<OwnedFd>, names: &str) -> Start {
+        let moved = "exec 3<&0 </dev/null";
+        let moved = if sockets.len() > 1 { format!("{moved}; exec 4<&1 >/dev/null") } else { moved.to_owned() };
+        let count = sockets.len();
+        let script = format!("{moved}; LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names} exec \"$0\" \"$@\"");
+        self.sockets = sockets;
+        self.through(&["sh", "-c", &script, PROGRAM])
     }
 
     /// Bound to this address, both ports.
@@ -307,6 +342,24 @@ impl Drop for Program {
             println!("---- standard error of instance {} ----\n{}", self.instance_id, self.stderr());
         }
     }
+}
+
+/// The program under another version, built when it is first asked for.
+pub fn other_version() -> String {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || {
+        let folder = Path::new(PROGRAM).parent().expect("it is in a folder");
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--quiet", "--locked", "--example", "other_version"]);
+        if cfg!(feature = "tiny-http") {
+            command.args(["--features", "tiny-http"]);
+        }
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.arg("--target-dir").arg(folder.parent().expect("it is in the target folder"));
+        assert!(command.status().expect("cargo runs").success(), "the example can be built");
+        folder.join("examples/other_version")
+    };
+    BUILT.get_or_init(build).display().to_string()
 }
 
 /// A port that was free a moment ago.
