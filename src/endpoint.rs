@@ -216,7 +216,7 @@ impl Endpoint {
             Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
         };
         let revision = Revision::negotiate(&params.protocol_version);
-        let session = Session::begin(revision, params.capabilities, self.service.state());
+        let session = Session::begin(revision, params.capabilities, self.service.settled());
         let result = json!({
             "protocolVersion": revision.as_str(),
             "capabilities": tasks::with_core(capabilities(), revision),

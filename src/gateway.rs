@@ -81,6 +81,10 @@ impl Service for GatewayService {
         self.catalogue.now().state
     }
 
+    fn settled(&self) -> State {
+        self.catalogue.settled().state
+    }
+
     fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject> {
         match self.catalogue.warm() {
             Ok(snapshot) => Ok(snapshot.list(listed, revision)),

@@ -43,6 +43,8 @@ impl Endpoint {
         if let Some(rest) = last_id.and_then(|id| self.trails.resume(session.key, id)) {
             return resume(rest, exchange, headers);
         }
+        // A successor that had not looked for a moment would tell of a change back to what it saw last, and of the next.
+        self.service.settled();
         let told = last_id.map_or(Told::State(session.born), Told::parse);
         let Ok(stream) = self.hub.open(session.key, told) else {
             return exchange.refuse(&too_many_streams());

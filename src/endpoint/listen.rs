@@ -94,7 +94,7 @@ impl Endpoint {
         let subscribed = Subscribed { hub: &self.hub, key };
         let uris: Vec<&String> =
             notifications.resource_subscriptions.iter().filter(|uri| self.watch(key, uri).is_ok()).collect();
-        let Ok(stream) = self.hub.open(key, Told::State(self.service.state())) else {
+        let Ok(stream) = self.hub.open(key, Told::State(self.service.settled())) else {
             return exchange.refuse(&too_many_streams());
         };
         let mut all = SSE_HEADERS.to_vec();

@@ -26,6 +26,11 @@ pub trait Service: Send + Sync + 'static {
     /// Marks of the lists as they are now.
     fn state(&self) -> State;
 
+    /// As `state`, once that can be relied on: what a client is told to have changed is told against it.
+    fn settled(&self) -> State {
+        self.state()
+    }
+
     /// The result of a list method, encoded; no revision is 2026-07-28.
     fn list(&self, listed: Listed, revision: Option<Revision>) -> Result<Arc<[u8]>, ErrorObject>;
 

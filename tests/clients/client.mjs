@@ -2,10 +2,12 @@
 // (version 2), whichever the first argument names. The second is the plan of `run.py`, a JSON object. Every check is one
 // line on standard output: `ok NAME` or `not ok NAME: why`; what was seen is `fact NAME VALUE`.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 
 const PATIENCE = 15_000; // milliseconds for what has no deadline of its own
+const CALLS_AT_ONCE = 10; // right after the gateway was killed
 
 const [, , name, text] = process.argv;
 const plan = JSON.parse(text);
@@ -115,9 +117,14 @@ async function checks() {
         await changed;
         assert.ok((await names()).includes(plan.new_tool), 'listed when the notification arrives');
     });
-    await check('the gateway is killed and the session goes on', async () => {
+    await check('the gateway is killed and no call after it is lost', async () => {
         const changed = nextChange();
         console.log('waiting');
+        await once(process.stdin, 'data'); // the gateway is dead now
+        for (let number = 0; number < CALLS_AT_ONCE; number += 1) {
+            const result = await call({ name: 'list_dcc_instances', arguments: {} });
+            assert.ok(!result.isError, JSON.stringify(result));
+        }
         await changed;
         fact('told', 'list_changed');
         assert.ok((await names()).includes(plan.away_tool), 'the same session, the full list');

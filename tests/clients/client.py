@@ -17,6 +17,7 @@ import mcp  # noqa: E402
 import mcp.types  # noqa: E402
 
 PATIENCE = 15  # seconds for what has no deadline of its own
+CALLS_AT_ONCE = 10  # right after the gateway was killed
 
 
 async def consent(*_):
@@ -116,7 +117,7 @@ async def listen(client, on_message):
         except ListenNotSupportedError:
             return
         except Exception:  # noqa: BLE001 - whatever ended it, what was missed is told by looking again
-            await anyio.sleep(0.3)
+            await anyio.sleep(0.05)
         await on_message(Changed())
 
 
@@ -200,6 +201,10 @@ class Checks:
     async def takeover(self):
         self.changed = anyio.Event()
         print("waiting", flush=True)
+        await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)  # the gateway is dead now
+        for _ in range(CALLS_AT_ONCE):
+            is_error, _, content = await self.client.call("list_dcc_instances", {})
+            assert not is_error, content
         # Without a session the loss of the stream is a reason to look again too, which may come before the change.
         await self.changed.wait()
         self.changed = anyio.Event()
@@ -218,7 +223,7 @@ class Checks:
         await check("a failure is a result", self.failure)
         await check("an unknown tool is -32602", self.unknown)
         await check("list_changed", self.list_changed)
-        await check("the gateway is killed and the session goes on", self.takeover)
+        await check("the gateway is killed and no call after it is lost", self.takeover)
 
 
 async def lost(client, plan):

@@ -1,14 +1,15 @@
 """Runs clients that nobody here wrote against a gateway with two instances, and prints one line for each check.
 
-The last check of each is a takeover: when the client says `waiting`, its gateway is killed, a skill is loaded on an
-instance while the client is away, and it must hear of that from the process that took over, in the session it has.
-Then it calls a tool whose gateway is killed while it runs, which is lost, and calls again. What was seen is the table
-of `docs/clients.md`: `--table` prints it, and a client, version or revision that differs from that page is a failure.
-Names given as arguments select clients.
+The last check of each is a takeover: when the client says `waiting`, its gateway is killed, and it calls at once, in the
+session it has; no call may be lost. A skill is loaded on an instance meanwhile, and the client must hear of that from the
+process that took over. Then it calls a tool whose gateway is killed while it runs, which is lost, and calls again. What
+was seen is the table of `docs/clients.md`: `--table` prints it, and a client, version or revision that differs from that
+page is a failure. Names given as arguments select clients.
 
 `make clients` builds the program, installs the clients (`install.sh`) and runs this. Standard library only.
 """
 
+import contextlib
 import functools
 import http.client
 import http.server
@@ -100,13 +101,18 @@ class Client:
         """The lines of one part as they come; an end that was not in order is one more line."""
         command = [*self.command, json.dumps(plan | {"part": part})]
         with tempfile.TemporaryFile("w+") as errors:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+            def tell():
+                with contextlib.suppress(BrokenPipeError):
+                    print("the gateway is dead", file=process.stdin, flush=True)
+
             watchdog = threading.Timer(CLIENT_PATIENCE, process.kill)
             watchdog.start()
             closed = False
             for line in map(str.strip, process.stdout):
                 if line == "waiting":
-                    on_waiting()
+                    on_waiting(tell)
                 elif line.startswith(("ok ", "not ok ", "fact ")):
                     closed = closed or line == "ok close"
                     yield line
@@ -164,7 +170,7 @@ class Inspector:
             assert self.call(url, plan["tool"], plan["bad_arguments"])["isError"] is True
 
         def takeover():
-            on_waiting()
+            on_waiting(lambda: None)
             found = self.call(url, plan["away_tool"], {"still": "here"})["structuredContent"]
             assert found == {"still": "here"}, found
 
@@ -176,7 +182,7 @@ class Inspector:
         yield check("a call before the gateway is killed and one after", takeover)
 
     def lost(self, plan, url, on_waiting):
-        killed = threading.Thread(target=on_waiting)
+        killed = threading.Thread(target=on_waiting, args=[lambda: None])
         killed.start()
         for name, tool in (("call", plan["slow_tool"]), ("next", "list_dcc_instances")):
             try:
@@ -220,15 +226,16 @@ def write_skill(folder, name, script):
     (folder / name / "scripts" / "run.sh").write_text(script)
 
 
-def take_over(world, instance, skill, clock):
-    """Kills the gateway; once another process answers in its place, loads a skill on an instance directly."""
+def take_over(world, instance, skill, clock, tell):
+    """Kills the gateway and tells; once another process answers in its place, loads a skill on an instance directly."""
     world.kill(world.gateway())
     clock.append(time.monotonic())
+    tell()
     until("another process answers", world.instances)
     call_tool(world.entry(instance)["port"], "load_skill", {"skill_name": skill})
 
 
-def kill_while_it_runs(world, note):
+def kill_while_it_runs(world, note, _tell):
     """Kills the gateway once the slow tool says that it runs."""
     until("the slow tool runs", note.exists)
     world.kill(world.gateway())

@@ -1,6 +1,7 @@
 //! GET streams: what they begin with, what they announce and when, and what a client is told that was away.
 
 use std::collections::HashSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,7 +9,7 @@ use serde_json::json;
 use crate::client::{EventStream, R06, Session};
 use crate::program::{Program, Start, World};
 use crate::skill;
-use crate::wait::{PATIENCE, promise, until};
+use crate::wait::{PATIENCE, promise, until, until_some};
 
 /// Time in which a notification that must not come would have come: twice the scan of the registry, and more.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -112,6 +113,42 @@ fn a_client_that_was_away_is_told_once_by_any_process_if_something_changed() {
     drop(elsewhere);
     let mut last = session.stream(Some(&newer));
     assert!(last.next_message(QUIET).is_none(), "what it was told is not told again");
+}
+
+/// Found by `make clients`: a client that came back at once was told of a change back to what a successor had last seen.
+#[test]
+fn a_successor_knows_at_least_what_its_predecessor_told() {
+    let world = World::new();
+    skill::probe(&world.skills());
+    let mut gateway = world.start(Start::new());
+    let skills = world.skills().display().to_string();
+    let instance = world.start(Start::new().no_gateway().args(["--dcc", "maya", "--skill-paths", &skills]));
+    world.wait_instances(2);
+    let session = Session::open(world.gateway(), R06);
+    for round in 0..8 {
+        let standby = world.start(Start::new());
+        world.wait_instances(3);
+        let mut stream = session.stream(None);
+        settle(&mut stream);
+        // Each looks at the registry twice a second: now one is first, now the other.
+        thread::sleep(Duration::from_millis(70) * round);
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut resumed = thread::scope(|scope| {
+            let following = scope.spawn(|| {
+                let id = stream.wait_list_changed(PATIENCE).expect("a notification has an event id");
+                tell.send(()).expect("somebody waits for it");
+                assert!(stream.next_message(PATIENCE).is_none(), "one change, one notification");
+                until_some(PATIENCE, "a successor answers", || session.try_stream(Some(&id)).ok())
+            });
+            let mut direct = Session::open(instance.address, R06);
+            let change = if round % 2 == 0 { "load_skill" } else { "unload_skill" };
+            direct.structured(change, json!({"skill_name": "probe-tools"}));
+            told.recv_timeout(PATIENCE).expect("the change is told");
+            std::mem::replace(&mut gateway, standby).kill_9();
+            following.join().expect("the stream goes on at the successor")
+        });
+        assert!(resumed.next_message(QUIET).is_none(), "round {round}: nothing has changed since");
+    }
 }
 
 #[test]

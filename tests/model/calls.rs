@@ -20,6 +20,7 @@ pub struct Call {
     steps: usize,
     wants_progress: bool,
     is_cancelled: Arc<AtomicBool>,
+    started: Instant,
     thread: JoinHandle<(Heard, Instant)>,
 }
 
@@ -29,6 +30,16 @@ pub struct Kill {
     pub at: Instant,
     pub instance: usize,
     pub was_gateway: bool,
+    /// Another process was ready to go on with its listening socket.
+    pub has_successor: bool,
+}
+
+impl Kill {
+    /// Whether it may break the connection of a request that was made at this time. Once a gateway is dead the port
+    /// goes on taking connections, if there is anybody to go on with it.
+    pub fn may_break(&self, asked: Instant, ended: Instant) -> bool {
+        self.was_gateway && self.at <= ended && (self.at >= asked || !self.has_successor)
+    }
 }
 
 impl Call {
@@ -38,14 +49,14 @@ impl Call {
         let meta = if wants_progress { json!({"progressToken": id}) } else { json!({}) };
         let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
         let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
-        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let (is_cancelled, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let (asking, leaves) = (peer.clone(), Arc::clone(&is_cancelled));
         let thread = thread::spawn(move || {
             // Where there are no sessions, a client cancels by going away.
             let heard = asking.ask(message, || asking.is_stateless() && leaves.load(Ordering::SeqCst));
             (heard, Instant::now())
         });
-        Call { peer: peer.clone(), id, target, token, steps, wants_progress, is_cancelled, thread }
+        Call { peer: peer.clone(), id, target, token, steps, wants_progress, is_cancelled, started, thread }
     }
 
     pub fn can_be_cancelled(&self) -> bool {
@@ -63,16 +74,15 @@ impl Call {
 
     /// Waits for the end of the call; what it heard that it may not have heard, in a sentence.
     pub fn judge(self, kills: &[Kill]) -> Result<(), String> {
-        let Call { peer, id, target, token, steps, wants_progress, is_cancelled, thread } = self;
+        let Call { peer, id, target, token, steps, wants_progress, is_cancelled, started, thread } = self;
         let (heard, end) = thread.join().map_err(|_| "the thread of a call panicked".to_owned())?;
-        let was = |wanted: &dyn Fn(&Kill) -> bool| kills.iter().any(|kill| kill.at <= end && wanted(kill));
         let judged = Judged {
             id,
             token: &token,
             steps: if wants_progress { steps } else { 0 },
             is_cancelled: is_cancelled.load(Ordering::SeqCst),
-            gateway_died: was(&|kill| kill.was_gateway),
-            target_died: was(&|kill| kill.instance == target),
+            gateway_died: kills.iter().any(|kill| kill.may_break(started, end)),
+            target_died: kills.iter().any(|kill| kill.instance == target && kill.at <= end),
         };
         let describe =
             |fault| format!("client {} ({}), call {id} of {target}: {fault}: {heard:?}", peer.number, peer.revision);
@@ -87,6 +97,7 @@ struct Judged<'a> {
     /// Steps of progress that it should hear.
     steps: usize,
     is_cancelled: bool,
+    /// While it was under way, or nobody was there to go on.
     gateway_died: bool,
     target_died: bool,
 }

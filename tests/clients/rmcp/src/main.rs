@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Right after the gateway was killed.
+const CALLS_AT_ONCE: usize = 10;
 
 /// What the server tells and asks.
 #[derive(Clone, Default)]
@@ -124,8 +126,13 @@ async fn checks(client: &Client, heard: &Heard, plan: &Value) {
         equal(names(client).await?.contains(&text(&plan["new_tool"])), true)
     })
     .await;
-    check("the gateway is killed and the session goes on", async {
+    check("the gateway is killed and no call after it is lost", async {
         say("waiting");
+        let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await; // it is dead now
+        for _ in 0..CALLS_AT_ONCE {
+            let result = call(client, &json!("list_dcc_instances"), &json!({})).await?;
+            equal(result.is_error.unwrap_or(false), false)?;
+        }
         heard.changed.notified().await;
         say("fact told list_changed");
         equal(names(client).await?.contains(&text(&plan["away_tool"])), true)?;
