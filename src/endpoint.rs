@@ -13,12 +13,16 @@
 pub mod access;
 pub mod asking;
 pub mod calls;
+pub mod desk;
 pub mod follow;
 pub mod levels;
+pub mod line;
+pub mod listen;
 pub mod media;
 pub mod modern;
 pub mod outlet;
 pub mod params;
+pub mod rounds;
 pub mod service;
 pub mod tasks;
 pub mod trail;
@@ -34,6 +38,7 @@ use crate::endpoint::asking::{AskTable, Asker};
 use crate::endpoint::calls::CallTable;
 use crate::endpoint::levels::LevelTable;
 use crate::endpoint::outlet::{Outlet, Resumption};
+use crate::endpoint::rounds::Rounds;
 use crate::endpoint::service::{Answer, Failure, Payload, Service};
 use crate::endpoint::trail::TrailTable;
 use crate::http::head::{Method, RequestHead};
@@ -53,6 +58,7 @@ pub struct Endpoint {
     calls: CallTable,
     asking: AskTable,
     levels: LevelTable,
+    rounds: Arc<Rounds>,
     ended: EndedSessions,
     trails: TrailTable,
 }
@@ -78,6 +84,7 @@ impl Endpoint {
             calls: CallTable::default(),
             asking: AskTable::new(),
             levels: LevelTable::default(),
+            rounds: Arc::default(),
             ended: EndedSessions::default(),
             trails: TrailTable::new(),
         }
@@ -272,7 +279,7 @@ impl Endpoint {
     ) -> Answer {
         let ticket = self.calls.begin(session.key, id.text());
         let mut call = params::read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
-        call.asker = Some(Asker { table: &self.asking, session: session.key, client: session.client });
+        call.asker = Some(Asker::Stream { table: &self.asking, session: session.key, client: session.client });
         call.log_level = Some(self.levels.of(session.key));
         call.tasks = tasks::core_use(session, &call)?;
         let answer = self.service.call(&call, outlet);

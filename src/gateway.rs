@@ -11,6 +11,7 @@ pub mod followers;
 pub mod handover;
 pub mod link;
 pub mod meta;
+pub mod modern;
 pub mod names;
 pub mod offered;
 pub mod proxy;
@@ -18,6 +19,7 @@ pub mod receive;
 pub mod relayed;
 pub mod rewrite;
 pub mod snapshot;
+pub mod stateless;
 pub mod tasks;
 pub mod upstream;
 pub mod upstream_error;
@@ -32,7 +34,8 @@ use crate::deadline::Deadline;
 use crate::endpoint::media;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{
-    Answer, Call, CallMethod, Failure, Payload, Service, encoded, unknown_prompt, unknown_resource, unknown_tool,
+    Answer, Asking, Call, CallMethod, Failure, Payload, Service, encoded, unknown_prompt, unknown_resource,
+    unknown_tool,
 };
 use crate::endpoint::{Endpoint, method_not_allowed};
 use crate::front::Site;
@@ -48,7 +51,7 @@ use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Mirror;
-use crate::mcp::tasks::TaskSupport;
+use crate::mcp::tasks::unknown_task;
 use crate::metrics::Route;
 use crate::registry::Instance;
 use crate::session::State;
@@ -93,28 +96,45 @@ impl Service for GatewayService {
     }
 
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        match call.method {
-            CallMethod::CallTool => self.call_tool(call, outlet),
-            CallMethod::GetPrompt | CallMethod::CompletePrompt => {
-                let snapshot = self.warm_if(|snapshot| snapshot.prompt(&call.name).is_some());
-                let route = snapshot.prompt(&call.name).ok_or_else(|| unknown_prompt(&call.name))?;
-                route.upstream.call(&route.name, call, call.deadline, outlet)
-            }
-            CallMethod::ReadResource | CallMethod::CompleteResource => {
-                let snapshot = self.warm_if(|snapshot| snapshot.resource(&call.name).is_some());
-                let route = snapshot.resource(&call.name).ok_or_else(|| unknown_resource(&call.name))?;
-                let instance = &route.upstream.instance;
-                match route.upstream.call(&route.name, call, call.deadline, outlet) {
-                    Ok(answer) => Ok(with_published_uris(answer, instance)),
-                    Err(Failure::Error(error)) => Err(Failure::Error(with_published_uris(error, instance))),
-                    cancelled => cancelled,
-                }
-            }
-            CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
-                let snapshot =
-                    self.warm_if(|snapshot| snapshot.members.iter().any(|member| call.name.starts_with(member.id())));
-                tasks::serve(&snapshot, call, outlet)
-            }
+        if call.method.is_about_task() {
+            let has_member =
+                |snapshot: &Snapshot| snapshot.members.iter().any(|member| call.name.starts_with(member.id()));
+            return tasks::serve(&self.warm_if(has_member), call, outlet);
+        }
+        if call.method == CallMethod::CallTool && meta::is_own_tool(&call.name) {
+            let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
+                .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
+            let result = meta::call(&self.catalogue, &call.name, &arguments, call.deadline);
+            return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
+        }
+        let route = self.route(call)?;
+        let (mirror, deadline) = (route.mirror.as_deref(), deadline(&route, call));
+        if call.method == CallMethod::CallTool && call.tasks.decide(route.task_support, &call.name)? {
+            return tasks::begin(&route, call, deadline, outlet);
+        }
+        let answer = route.upstream.call(&route.name, mirror, call, deadline, outlet);
+        if !matches!(call.method, CallMethod::ReadResource | CallMethod::CompleteResource) {
+            return answer;
+        }
+        let instance = &route.upstream.instance;
+        match answer {
+            Ok(answer) => Ok(with_published_uris(answer, instance)),
+            Err(Failure::Error(error)) => Err(Failure::Error(with_published_uris(error, instance))),
+            cancelled => cancelled,
+        }
+    }
+
+    fn asking(&self, call: &Call<'_>) -> Asking {
+        if call.method.is_about_task()
+            || matches!(call.method, CallMethod::CompletePrompt | CallMethod::CompleteResource)
+        {
+            return Asking::Nobody;
+        }
+        match self.route(call).map(|route| route.upstream.is_stateless(call.deadline)) {
+            Ok(Ok(true)) => Asking::Elsewhere,
+            Ok(Ok(false)) => Asking::Here,
+            // The call itself will say why it cannot be made.
+            Ok(Err(_)) | Err(_) => Asking::Nobody,
         }
     }
 
@@ -140,26 +160,28 @@ impl Service for GatewayService {
 }
 
 impl GatewayService {
-    fn call_tool(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        if meta::is_own_tool(&call.name) {
-            let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
-                .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
-            let result = meta::call(&self.catalogue, &call.name, &arguments, call.deadline);
-            return result.map(|result| encoded(&result)).ok_or_else(|| unknown_tool(&call.name).into());
+    /// Where a call goes.
+    fn route(&self, call: &Call<'_>) -> Result<snapshot::Route, ErrorObject> {
+        let name = &*call.name;
+        match call.method {
+            CallMethod::CallTool => {
+                let snapshot = self.warm_if(|snapshot| snapshot.tool(name).is_some());
+                // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
+                let likely = || snapshot.likely_route(name);
+                snapshot.tool(name).cloned().or_else(likely).ok_or_else(|| unknown_tool(name))
+            }
+            CallMethod::GetPrompt | CallMethod::CompletePrompt => {
+                let snapshot = self.warm_if(|snapshot| snapshot.prompt(name).is_some());
+                snapshot.prompt(name).cloned().ok_or_else(|| unknown_prompt(name))
+            }
+            CallMethod::ReadResource | CallMethod::CompleteResource => {
+                let snapshot = self.warm_if(|snapshot| snapshot.resource(name).is_some());
+                snapshot.resource(name).ok_or_else(|| unknown_resource(name))
+            }
+            CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
+                Err(unknown_task(name))
+            }
         }
-        let snapshot = self.warm_if(|snapshot| snapshot.tool(&call.name).is_some());
-        let found = snapshot.tool(&call.name);
-        let as_task =
-            call.tasks.decide(found.map_or(TaskSupport::Forbidden, |route| route.task_support), &call.name)?;
-        if let Some(route) = found.filter(|_| as_task) {
-            return tasks::begin(route, call, deadline(route, call), outlet);
-        }
-        if let Some(route) = found {
-            return route.upstream.call(&route.name, call, deadline(route, call), outlet);
-        }
-        // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
-        let route = snapshot.likely_route(&call.name).ok_or_else(|| unknown_tool(&call.name))?;
-        route.upstream.call(&route.name, call, call.deadline, outlet)
     }
 
     /// The snapshot as it is where that will do; else the first whole one: what an instance has is not unknown before

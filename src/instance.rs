@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{
-    Answer, Call, CallMethod, Failure, Payload, Service, encoded, unknown_resource, unknown_tool,
+    Answer, Asking, Call, CallMethod, Failure, Payload, Service, encoded, unknown_resource, unknown_tool,
 };
 use crate::front::Site;
 use crate::hash::fnv64;
@@ -30,6 +30,9 @@ use crate::session::State;
 use crate::skills::Skills;
 use crate::skills::child::Cancel;
 use crate::skills::offer::Offer;
+use crate::skills::outcome::Outcome;
+use crate::skills::prompt_script;
+use crate::skills::prompts::Written;
 use crate::skills::set::SkillTool;
 use crate::skills::tools::skill_tools;
 use crate::status::Status;
@@ -125,7 +128,7 @@ impl Service for InstanceService {
             CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
                 return self.tasks.serve(call, outlet);
             }
-            CallMethod::GetPrompt => offer().prompts.get(&call.name, &arguments(call)?)?,
+            CallMethod::GetPrompt => return self.get_prompt(call, outlet),
             CallMethod::ReadResource => offer().resources.read(&call.name)?,
             CallMethod::CompletePrompt => {
                 let argument = completed(call)?;
@@ -137,6 +140,22 @@ impl Service for InstanceService {
             }
         };
         Ok(Payload::Owned(result))
+    }
+
+    fn asking(&self, call: &Call<'_>) -> Asking {
+        let (tools, offer) = (self.skills.tools(), self.skills.offer());
+        let asks = match call.method {
+            CallMethod::CallTool => {
+                let Some(tool) = tools.find(&call.name) else { return Asking::Nobody };
+                if matches!(call.tasks.decide(tool.task_support, &call.name), Ok(true)) {
+                    return Asking::Elsewhere;
+                }
+                tool.dialog
+            }
+            CallMethod::GetPrompt => offer.prompts.asks(&call.name),
+            _ => false,
+        };
+        if asks { Asking::Here } else { Asking::Nobody }
     }
 
     fn watch(&self, uri: &str, _: Deadline) -> Result<(), Failure> {
@@ -168,7 +187,7 @@ impl InstanceService {
             return self.tasks.begin(tool, call, outlet);
         }
         if let Some(tool) = found {
-            return self.run(tool, arguments, call, outlet);
+            return Ok(Payload::Owned(self.run(tool, arguments, call, outlet).json));
         }
         match self.skills.call_skill_tool(&call.name, &self::arguments(call)?) {
             Some(result) => Ok(encoded(&result)),
@@ -181,8 +200,18 @@ impl InstanceService {
         }
     }
 
-    /// Runs a tool's script while its client is watched and kept from giving up.
-    fn run(&self, tool: &SkillTool, arguments: &str, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+    fn get_prompt(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
+        let (offer, arguments) = (self.skills.offer(), arguments(call)?);
+        Ok(Payload::Owned(match offer.prompts.written(&call.name, &arguments)? {
+            None => offer.prompts.get(&call.name, &arguments)?,
+            Some(Written { script, arguments, description }) => {
+                prompt_script::result(&self.run(script, &arguments, call, outlet), description)?
+            }
+        }))
+    }
+
+    /// Runs a script while its client is watched and kept from giving up.
+    fn run(&self, tool: &SkillTool, arguments: &str, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Outcome {
         let cancel = Arc::new(Cancel::new());
         let canceller = Arc::clone(&cancel);
         call.ticket.on_cancel(move || canceller.cancel());
@@ -192,7 +221,7 @@ impl InstanceService {
         let mut talk = Talk::new(call, outlet, &cancel);
         let outcome = self.skills.call(tool, arguments, call.deadline, &cancel, watched, &mut talk);
         talk.end();
-        Ok(Payload::Owned(outcome.json))
+        outcome
     }
 }
 

@@ -251,6 +251,13 @@ pub const SCRIPT_MESSAGES_MAX: usize = 100_000;
 pub const QUESTIONS_PER_CALL_MAX: usize = 16;
 /// Questions of all calls that wait for their answers. Beyond: an error to the script.
 pub const QUESTIONS_MAX: usize = 4096;
+/// Calls that are kept between two requests of their clients (2026-07-28). Each may hold a script, of which there must be
+/// places left for others. Beyond: an error to the client that would be asked.
+pub const PARKED_CALLS_MAX: usize = SCRIPTS_RUNNING_MAX / 2;
+/// The answer of a call that ended while it was kept waits this long for the client that comes back.
+pub const PARKED_ANSWER_KEPT: Duration = Duration::from_secs(30);
+/// Messages between the thread of such a call and the connection that serves its client. Beyond: the call waits.
+pub const LINE_MESSAGES_MAX: usize = 64;
 /// Tasks that run at the same time, each with a thread and a script: half of the scripts, so that plain calls have places.
 /// Beyond: an error that says so.
 pub const TASKS_RUNNING_MAX: usize = SCRIPTS_RUNNING_MAX / 2;

@@ -5,6 +5,7 @@
 //! **Invariant**: pure; no thread, no clock, no I/O.
 //! Left out on purpose: JSON-RPC framing (`jsonrpc.rs`) and HTTP (`endpoint.rs`).
 
+mod client;
 pub mod lists;
 pub mod mirror;
 pub mod params;
@@ -18,6 +19,8 @@ use serde_json::{Map, Value};
 
 use crate::jsonrpc;
 use crate::mcp::tasks::ToolExecution;
+
+pub use client::ClientCapabilities;
 
 /// A revision of the protocol that takes part in the `initialize` handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,47 +82,6 @@ pub enum LogLevel {
     Critical,
     Alert,
     Emergency,
-}
-
-/// The client capabilities that a server may make use of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientCapabilities {
-    pub roots: bool,
-    pub sampling: bool,
-    pub elicitation: bool,
-}
-
-impl ClientCapabilities {
-    /// How many sets of them there are.
-    pub const SETS: usize = 8;
-
-    /// As a number, for a session id.
-    pub fn bits(self) -> u32 {
-        u32::from(self.roots) | u32::from(self.sampling) << 1 | u32::from(self.elicitation) << 2
-    }
-
-    pub fn from_bits(bits: u32) -> ClientCapabilities {
-        ClientCapabilities { roots: bits & 1 != 0, sampling: bits & 2 != 0, elicitation: bits & 4 != 0 }
-    }
-
-    /// As a client declares them.
-    pub fn declared(self) -> Map<String, Value> {
-        let all = [(self.roots, "roots"), (self.sampling, "sampling"), (self.elicitation, "elicitation")];
-        let offered = all.into_iter().filter(|(has, _)| *has);
-        offered.map(|(_, name)| (name.to_owned(), Value::Object(Map::new()))).collect()
-    }
-}
-
-/// `capabilities` of `initialize`: a capability is offered by being there, whatever it holds.
-impl<'de> Deserialize<'de> for ClientCapabilities {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<ClientCapabilities, D::Error> {
-        let members = serde_json::Map::deserialize(input)?;
-        let has = |name| members.get(name).is_some_and(serde_json::Value::is_object);
-        // From 2025-11-25 on there are two kinds: nothing said means forms, which is the one that is meant here.
-        let kinds = members.get("elicitation").and_then(serde_json::Value::as_object);
-        let elicitation = kinds.is_some_and(|kinds| kinds.contains_key("form") || !kinds.contains_key("url"));
-        Ok(ClientCapabilities { roots: has("roots"), sampling: has("sampling"), elicitation })
-    }
 }
 
 /// A tool as `tools/list` shows it.
@@ -232,6 +194,11 @@ pub struct ResourceContents {
 
 /// `resources/read` of what is not there (resources, error handling; until 2025-11-25).
 pub const RESOURCE_NOT_FOUND: i32 = -32002;
+
+/// The user must go to a URL first (2025-11-25, elicitation).
+pub const URL_ELICITATION_REQUIRED: i32 = -32042;
+/// A client does not offer what its request needs (2026-07-28).
+pub const MISSING_CLIENT_CAPABILITY: i32 = -32021;
 
 /// Values of one `completion/complete` (completion, result).
 pub const COMPLETION_VALUES_MAX: usize = 100;

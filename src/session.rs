@@ -1,7 +1,7 @@
 //! Session ids that carry their own state, so that any process accepts a session that another one opened.
 //!
 //! `dcc1-<revision>-<capabilities>-<catalogue state>-<random>`, for example
-//! `dcc1-20250618-5-9f1c22d0.00000000.00000000-5d0e…`. Visible ASCII as MCP asks (transports, session management);
+//! `dcc1-20250618-05-9f1c22d0.00000000.00000000-5d0e…`. Visible ASCII as MCP asks (transports, session management);
 //! 128 random bits make it unguessable. It is no credential: who may speak to us is decided by `endpoint/access.rs`.
 //!
 //! **Invariant**: nothing about a session has to be stored; only ids that a client ended are remembered.
@@ -52,7 +52,7 @@ impl Session {
             ("dcc1", revision, client, born) => (revision, client, born, parts.next()?),
             _ => return None,
         };
-        let bits = hex(client, 1)?;
+        let bits = hex(client, 2)?;
         let session = Session {
             revision: Revision::ALL.into_iter().find(|known| compact(*known).eq(revision.bytes()))?,
             client: ClientCapabilities::from_bits(bits),
@@ -67,7 +67,7 @@ impl Session {
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let revision = self.revision.as_str().replace('-', "");
-        write!(f, "dcc1-{revision}-{:x}-{}-{:032x}", self.client.bits(), self.born, self.key)
+        write!(f, "dcc1-{revision}-{:02x}-{}-{:032x}", self.client.bits(), self.born, self.key)
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Session {
-        let client = ClientCapabilities { roots: true, sampling: false, elicitation: true };
+        let client = ClientCapabilities { roots: true, elicitation: true, ..ClientCapabilities::NONE };
         Session::begin(Revision::R2025_06_18, client, State { tools: 0x9f1c_22d0, prompts: 0, resources: 7 })
     }
 
@@ -146,7 +146,7 @@ mod tests {
             assert_eq!(Session::parse(other), None, "{other}");
         }
         assert_eq!(Session::parse(&id.replace("20250618", "19990101")), None);
-        assert_eq!(Session::parse(&id.replace("-5-", "-d-")), None, "a bit that means nothing");
+        assert_eq!(Session::parse(&id.replace("-05-", "-25-")), None, "a bit that means nothing");
         assert_eq!(Session::parse(&id.replace("9f1c22d0", "9F1C22D0")), None);
     }
 

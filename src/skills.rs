@@ -51,6 +51,7 @@ pub mod media;
 pub mod offer;
 pub mod outcome;
 pub mod prompt_entry;
+pub mod prompt_script;
 pub mod prompts;
 pub mod resource_entry;
 pub mod resources;

@@ -28,6 +28,7 @@ pub struct Talk<'o, 'x, 'c> {
     outlet: &'o mut Outlet<'x, 'c>,
     progress: Progress,
     log_level: Option<LogLevel>,
+    hears_of_urls: bool,
     questions: Questions<'o>,
     /// Ends the script.
     cancel: &'o Cancel,
@@ -42,6 +43,14 @@ struct LoggingMessage<'a> {
     logger: Option<Cow<'a, str>>,
     #[serde(borrow)]
     data: &'a RawValue,
+}
+
+/// `notifications/elicitation/complete`.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ElicitationComplete<'a> {
+    #[serde(borrow)]
+    elicitation_id: Cow<'a, str>,
 }
 
 /// A script says by it that its client need not hold a connection until the end.
@@ -61,7 +70,8 @@ fn one_second() -> u64 {
 impl<'o, 'x, 'c> Talk<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>, cancel: &'o Cancel) -> Talk<'o, 'x, 'c> {
         let (progress, questions) = (call.progress(), Questions::new(call.asker));
-        Talk { outlet, progress, log_level: call.log_level, questions, cancel, is_lost: false }
+        let hears_of_urls = call.asker.is_some_and(|asker| asker.hears_of_urls());
+        Talk { outlet, progress, log_level: call.log_level, hears_of_urls, questions, cancel, is_lost: false }
     }
 
     /// Takes back what was asked and is of no use any more.
@@ -113,6 +123,8 @@ impl Dialog for Talk<'_, '_, '_> {
         let message = match method {
             "notifications/progress" => self.progress.tell(params),
             "notifications/message" => self.log_level.and_then(|least| log_message(params, least)),
+            // Who was sent to a URL has come back from it (2025-11-25).
+            "notifications/elicitation/complete" if self.hears_of_urls => elicitation_complete(params),
             _ => None,
         };
         match message {
@@ -121,10 +133,14 @@ impl Dialog for Talk<'_, '_, '_> {
         }
     }
 
-    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
-        let (number, request) = self.questions.begin(method, params)?;
-        self.send(&request);
+    fn ask(&mut self, id: &str, method: &str, params: &str) -> Result<u64, ErrorObject> {
+        let (number, request) = self.questions.begin(id, method, params)?;
+        request.iter().for_each(|request| self.send(request));
         Ok(number)
+    }
+
+    fn settle(&mut self) {
+        self.outlet.settle();
     }
 
     fn answers(&self) -> Option<BorrowedFd<'_>> {
@@ -134,6 +150,11 @@ impl Dialog for Talk<'_, '_, '_> {
     fn answer(&mut self) -> Option<(u64, Answer)> {
         self.questions.answer()
     }
+}
+
+fn elicitation_complete(params: &str) -> Option<Vec<u8>> {
+    let params: ElicitationComplete<'_> = serde_json::from_str(params).ok()?;
+    Some(jsonrpc::notification("notifications/elicitation/complete", Some(&jsonrpc::to_bytes(&params))))
 }
 
 /// A script's log message, if it is one and important enough.

@@ -1,14 +1,15 @@
 //! Questions to clients while their calls run (sampling, elicitation, roots), and the answers, which come on another
-//! connection.
+//! connection: from the session that made the call, or with its next request (`desk.rs`).
 //!
-//! **Invariant**: only the session that was asked can answer, once. A client is asked only for what it said at its
-//! `initialize` that it offers. No question outlives its call.
+//! **Invariant**: only the session that was asked can answer, once. A client is asked only for what it said that it
+//! offers, in its `initialize` or its request. No question outlives its call.
 //! **Thread**: the connection's; an answer is handed over by a queue and a pipe that wakes whoever waits.
 //! **Bounds**: `QUESTIONS_PER_CALL_MAX`, `QUESTIONS_MAX`. How long is waited is the call's matter.
 //! Left out on purpose: answers that arrive at another process than asked; the stream they belong to is here.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::endpoint::desk::{Answer, Desk, Waiting};
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND};
 use crate::limits::{QUESTIONS_MAX, QUESTIONS_PER_CALL_MAX};
 use crate::mcp::ClientCapabilities;
@@ -32,10 +34,11 @@ pub struct AskTable {
 
 /// How the client of one call can be asked.
 #[derive(Clone, Copy)]
-pub struct Asker<'t> {
-    pub table: &'t AskTable,
-    pub session: u128,
-    pub client: ClientCapabilities,
+pub enum Asker<'t> {
+    /// On the stream of the call; the answer is a message of its own.
+    Stream { table: &'t AskTable, session: u128, client: ClientCapabilities },
+    /// In the answer to the request; the answers come with the next one.
+    Desk(&'t Desk),
 }
 
 /// The questions of one call.
@@ -44,16 +47,8 @@ pub struct Questions<'t> {
     inbox: Option<Inbox>,
 }
 
-/// JSON text: the `result`, or the `error`.
-pub type Answer = Result<Vec<u8>, Vec<u8>>;
-
 /// Session and number.
 type Key = (u128, u64);
-
-struct Waiting {
-    answers: Sender<(u64, Answer)>,
-    wake: Arc<PipeWriter>,
-}
 
 struct Inbox {
     answers: Receiver<(u64, Answer)>,
@@ -75,9 +70,17 @@ impl AskTable {
         let Some(number) = self.number(id) else { return };
         let Some(waiting) = lock(&self.open).remove(&(session, number)) else { return };
         let text = |raw: &RawValue| raw.get().as_bytes().to_vec();
-        // The queue has room for every question of the call; whoever has stopped waiting needs no answer.
-        let _ = waiting.answers.try_send((number, result.map(text).map_err(text)));
-        let _ = (&*waiting.wake).write(&[0]);
+        waiting.give(number, result.map(text).map_err(text));
+    }
+
+    fn ask(&self, session: u128, waiting: Waiting) -> Result<u64, ErrorObject> {
+        let mut open = lock(&self.open);
+        if open.len() >= QUESTIONS_MAX {
+            return Err(too_many());
+        }
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        open.insert((session, number), waiting);
+        Ok(number)
     }
 
     /// The id of a question, as JSON text.
@@ -97,26 +100,36 @@ impl<'t> Questions<'t> {
         Questions { asker, inbox: None }
     }
 
-    /// The request to be written to the client, and the number under which `answer` will give its answer.
-    pub fn begin(&mut self, method: &str, params: &str) -> Result<(u64, Vec<u8>), ErrorObject> {
-        check(self.asker.map(|asker| asker.client), method, params)?;
-        let asker = self.asker.ok_or_else(|| not_offered(method))?;
+    /// Asks; `id` is the JSON text of the asker's own id. Gives the number under which `answer` will give the answer, and
+    /// the request to be written to the client, if it is asked on its stream.
+    pub fn begin(&mut self, id: &str, method: &str, params: &str) -> Result<(u64, Option<Vec<u8>>), ErrorObject> {
+        // Read for half characters too, which clients could not read.
+        let value: Value = serde_json::from_str(params)
+            .map_err(|error| ErrorObject::invalid_params(format!("these params cannot be read: {error}")))?;
+        let needed = ClientCapabilities::needed_for(method, &value);
+        let offers = |asker: &Asker<'t>| needed.is_some_and(|needed| asker.offers(needed));
+        let asker = self.asker.filter(offers).ok_or_else(|| not_offered(method))?;
         let failed = |error: io::Error| ErrorObject::new(INTERNAL_ERROR, format!("no question can be asked: {error}"));
         let inbox = match &mut self.inbox {
             Some(inbox) => inbox,
             None => self.inbox.insert(Inbox::new().map_err(failed)?),
         };
-        let mut open = lock(&asker.table.open);
-        if inbox.open.len() >= QUESTIONS_PER_CALL_MAX || open.len() >= QUESTIONS_MAX {
-            return Err(ErrorObject::new(INTERNAL_ERROR, "too many questions wait for their answers; try again later"));
+        if inbox.open.len() >= QUESTIONS_PER_CALL_MAX {
+            return Err(too_many());
         }
-        let number = asker.table.count.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { answers: inbox.sender.clone(), wake: Arc::clone(&inbox.waker) };
-        open.insert((asker.session, number), waiting);
+        let (number, request) = match asker {
+            Asker::Desk(desk) => (desk.ask(id, method, params, waiting)?, None),
+            Asker::Stream { table, session, .. } => {
+                let number = table.ask(session, waiting)?;
+                let id = table.id(number);
+                let params = with_elicitation_id(params, value);
+                let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+                (number, Some(text.into_bytes()))
+            }
+        };
         inbox.open.push(number);
-        let id = asker.table.id(number);
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-        Ok((number, text.into_bytes()))
+        Ok((number, request))
     }
 
     /// Readable once `answer` has an answer.
@@ -141,8 +154,15 @@ impl<'t> Questions<'t> {
     pub fn withdraw(&mut self, number: u64) -> Option<Vec<u8>> {
         let (asker, inbox) = (self.asker?, self.inbox.as_mut()?);
         inbox.open.retain(|open| *open != number);
-        lock(&asker.table.open).remove(&(asker.session, number))?;
-        let id = asker.table.id(number);
+        let (table, session) = match asker {
+            Asker::Stream { table, session, .. } => (table, session),
+            Asker::Desk(desk) => {
+                desk.withdraw(number);
+                return None;
+            }
+        };
+        lock(&table.open).remove(&(session, number))?;
+        let id = table.id(number);
         let params = format!(r#"{{"requestId":{id},"reason":"the answer is not needed any more"}}"#);
         Some(jsonrpc::notification("notifications/cancelled", Some(params.as_bytes())))
     }
@@ -171,25 +191,49 @@ impl Inbox {
     }
 }
 
-/// Whether a client can be asked this; `None`: there is no client.
+/// Whether a client that offers this can be asked such a thing; `None`: there is no client.
 pub fn check(client: Option<ClientCapabilities>, method: &str, params: &str) -> Result<(), ErrorObject> {
     // Read for half characters too, which clients could not read.
     let value: Value = serde_json::from_str(params)
         .map_err(|error| ErrorObject::invalid_params(format!("these params cannot be read: {error}")))?;
-    client.filter(|client| offers(*client, method, &value)).map(drop).ok_or_else(|| not_offered(method))
+    let needed = ClientCapabilities::needed_for(method, &value);
+    let is_offered = client.zip(needed).is_some_and(|(client, needed)| client.contains(needed));
+    if is_offered { Ok(()) } else { Err(not_offered(method)) }
 }
 
-/// Whether a client said that it answers such a question. Elicitation by URL and sampling with tools are capabilities of
-/// their own, which a session does not remember.
-fn offers(client: ClientCapabilities, method: &str, params: &Value) -> bool {
-    match method {
-        "roots/list" => client.roots,
-        "sampling/createMessage" => {
-            client.sampling && ["tools", "toolChoice"].iter().all(|key| params.get(key).is_none())
+impl Asker<'_> {
+    /// What the client offers.
+    pub fn client(&self) -> ClientCapabilities {
+        match self {
+            Asker::Stream { client, .. } => *client,
+            Asker::Desk(desk) => desk.client(),
         }
-        "elicitation/create" => client.elicitation && params.get("mode").is_none_or(|mode| mode == "form"),
-        _ => false,
     }
+
+    /// Whether the client wants to hear that its user is back from a URL (2025-11-25).
+    pub fn hears_of_urls(&self) -> bool {
+        matches!(self, Asker::Stream { client, .. } if client.elicitation_url)
+    }
+
+    fn offers(&self, needed: ClientCapabilities) -> bool {
+        match self {
+            Asker::Stream { client, .. } => client.contains(needed),
+            Asker::Desk(desk) => desk.offers(needed),
+        }
+    }
+}
+
+/// On a stream the question for a URL needs an id (2025-11-25), which 2026-07-28 does not have.
+fn with_elicitation_id(params: &str, mut value: Value) -> Cow<'_, str> {
+    if value.get("mode").and_then(Value::as_str) != Some("url") || value.get("elicitationId").is_some() {
+        return Cow::Borrowed(params);
+    }
+    value["elicitationId"] = format!("{:032x}", u128::from_be_bytes(os::random_bytes::<16>())).into();
+    Cow::Owned(value.to_string())
+}
+
+fn too_many() -> ErrorObject {
+    ErrorObject::new(INTERNAL_ERROR, "too many questions wait for their answers; try again later")
 }
 
 fn not_offered(method: &str) -> ErrorObject {
@@ -212,7 +256,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: ClientCapabilities = ClientCapabilities { roots: true, sampling: true, elicitation: true };
+    const ALL: ClientCapabilities =
+        ClientCapabilities { roots: true, sampling: true, elicitation: true, ..ClientCapabilities::NONE };
 
     fn is_awake(questions: &Questions<'_>) -> bool {
         let fd = questions.wake().expect("something was asked");
@@ -229,13 +274,19 @@ mod tests {
         serde_json::from_str(text).expect("it is JSON")
     }
 
+    #[track_caller]
+    fn begin(questions: &mut Questions<'_>, method: &str, params: &str) -> (u64, Vec<u8>) {
+        let (number, request) = questions.begin("1", method, params).expect("it is asked");
+        (number, request.expect("on the stream"))
+    }
+
     #[test]
     fn only_who_was_asked_answers_and_only_once() {
         let table = AskTable::new();
-        let mut questions = Questions::new(Some(Asker { table: &table, session: 1, client: ALL }));
+        let mut questions = Questions::new(Some(Asker::Stream { table: &table, session: 1, client: ALL }));
         assert!(questions.wake().is_none() && questions.answer().is_none());
-        let (first, request) = questions.begin("elicitation/create", r#"{"message":"?"}"#).expect("it is asked");
-        let (second, other) = questions.begin("roots/list", "{}").expect("it is asked");
+        let (first, request) = begin(&mut questions, "elicitation/create", r#"{"message":"?"}"#);
+        let (second, other) = begin(&mut questions, "roots/list", "{}");
         let text = String::from_utf8_lossy(&request).into_owned();
         assert!(text.ends_with(r#","method":"elicitation/create","params":{"message":"?"}}"#), "{text}");
         table.answer(2, &id_of(&request), Ok(raw("{}")));
@@ -255,12 +306,14 @@ mod tests {
     #[test]
     fn a_client_is_asked_for_what_it_offers() {
         let table = AskTable::new();
-        let none = ClientCapabilities::default();
+        let none = ClientCapabilities::NONE;
+        let urls = ClientCapabilities { elicitation_url: true, ..none };
         for (client, method, params, is_asked) in [
             (Some(ALL), "sampling/createMessage", "{}", true),
             (Some(ALL), "sampling/createMessage", r#"{"tools":[]}"#, false),
             (Some(ALL), "elicitation/create", r#"{"mode":"form"}"#, true),
             (Some(ALL), "elicitation/create", r#"{"mode":"url"}"#, false),
+            (Some(urls), "elicitation/create", r#"{"mode":"url"}"#, true),
             (Some(ALL), "roots/list", "{}", true),
             (Some(ALL), "ping", "{}", false),
             (Some(ALL), "roots/list", r#"{"x":"\ud800"}"#, false),
@@ -269,21 +322,33 @@ mod tests {
             (Some(none), "roots/list", "{}", false),
             (None, "roots/list", "{}", false),
         ] {
-            let asker = client.map(|client| Asker { table: &table, session: 1, client });
-            let asked = Questions::new(asker).begin(method, params);
+            let asker = client.map(|client| Asker::Stream { table: &table, session: 1, client });
+            let asked = Questions::new(asker).begin("1", method, params);
             assert_eq!(asked.is_ok(), is_asked, "{method} {params}: {asked:?}");
         }
         assert!(lock(&table.open).is_empty(), "questions end with their call");
     }
 
     #[test]
+    fn a_question_for_a_url_has_an_id_on_a_stream() {
+        let of = |params: &str| -> Value {
+            let value = serde_json::from_str(params).expect("it is JSON");
+            serde_json::from_str(&with_elicitation_id(params, value)).expect("it is JSON")
+        };
+        assert_eq!(of(r#"{"mode":"url","url":"u"}"#)["elicitationId"].as_str().map(str::len), Some(32));
+        for params in [r#"{"mode":"url","elicitationId":"own"}"#, r#"{"mode":"form"}"#, "{}"] {
+            assert_eq!(of(params), serde_json::from_str::<Value>(params).expect("it is JSON"));
+        }
+    }
+
+    #[test]
     fn questions_are_bounded_and_taken_back_at_the_end() {
         let table = AskTable::new();
-        let mut questions = Questions::new(Some(Asker { table: &table, session: 1, client: ALL }));
+        let mut questions = Questions::new(Some(Asker::Stream { table: &table, session: 1, client: ALL }));
         for _ in 0..QUESTIONS_PER_CALL_MAX {
-            questions.begin("roots/list", "{}").expect("there is room");
+            questions.begin("1", "roots/list", "{}").expect("there is room");
         }
-        assert!(questions.begin("roots/list", "{}").is_err());
+        assert!(questions.begin("1", "roots/list", "{}").is_err());
         let last = questions.close();
         assert_eq!(last.len(), QUESTIONS_PER_CALL_MAX);
         let text = String::from_utf8_lossy(&last[0]).into_owned();

@@ -21,6 +21,10 @@ pub struct Ticket<'t> {
     call: Arc<Call>,
 }
 
+/// Cancels the call of a ticket from another thread.
+#[derive(Clone)]
+pub struct Canceller(Arc<Call>);
+
 /// Session and the id's JSON text: `1` and `"1"` are two ids.
 type Key = (u128, Box<str>);
 
@@ -48,11 +52,7 @@ impl CallTable {
     pub fn cancel(&self, session: u128, id: &str) -> bool {
         let call = lock(&self.calls).get(&(session, Box::from(id))).cloned();
         let Some(call) = call else { return false };
-        call.cancelled.store(true, Ordering::Release);
-        let wake = lock(&call.wake).take();
-        if let Some(wake) = wake {
-            wake();
-        }
+        Canceller(call).cancel();
         true
     }
 
@@ -65,10 +65,24 @@ impl CallTable {
     }
 }
 
+impl Canceller {
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::Release);
+        let wake = lock(&self.0.wake).take();
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+}
+
 impl Ticket<'_> {
     /// Of a call that no message can cancel.
     pub fn untracked() -> Ticket<'static> {
         Ticket { listed: None, call: Arc::default() }
+    }
+
+    pub fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.call))
     }
 
     pub fn is_cancelled(&self) -> bool {

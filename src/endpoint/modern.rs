@@ -6,45 +6,35 @@
 //! **Invariant**: no session is looked at or made. An error to a readable request echoes its id; the statuses are those
 //! that the revision fixes.
 //! **Thread**: the connection's.
-//! **Bounds**: those of `endpoint.rs`; a `subscriptions/listen` stream counts among `STREAMS_MAX`.
-//! Left out on purpose: event ids and resumption, which this revision took away.
+//! **Bounds**: those of `endpoint.rs`.
+//! Left out on purpose: `subscriptions/listen` (`listen.rs`); calls (`rounds.rs`); event ids and resumption, which this
+//! revision took away.
 
 use std::borrow::Cow;
 use std::io;
 
-use crossbeam_channel::RecvTimeoutError;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base64;
-use crate::deadline::Deadline;
-use crate::endpoint::calls::Ticket;
-use crate::endpoint::outlet::{Outlet, SSE_HEADERS};
-use crate::endpoint::params::{read, read_call};
+use crate::endpoint::outlet::Outlet;
+use crate::endpoint::params::read;
 use crate::endpoint::service::{Answer, Failure, Payload};
-use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks, too_many_streams};
+use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
-use crate::http::sse;
-use crate::hub::{Hub, Told};
-use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, Message, RequestId};
-use crate::limits::SSE_COMMENT_EVERY;
+use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
-use crate::mcp::params::SubscribeParams;
-use crate::mcp::tasks::{TaskUse, extension_missing};
 use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
-use crate::os;
 
 const HEADER_MISMATCH: i32 = -32020;
 const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
 
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
-const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
 const SERVER_KEY: &str = "io.modelcontextprotocol/serverInfo";
-
-const UPDATED: &str = "notifications/resources/updated";
 
 const COMPLETE: &[u8] = br#","result":{"resultType":"complete""#;
 /// What is offered may change at any moment, and is told when it does: nothing to be kept without asking.
@@ -57,6 +47,12 @@ struct Meta {
     version: Option<String>,
     #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
     capabilities: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Typed {
+    result_type: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -83,58 +79,6 @@ struct Called<'a> {
     arguments: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct ListenParams {
-    notifications: Filter,
-}
-
-/// What a listener asks for. Only kinds that are offered are honoured.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Filter {
-    #[serde(default)]
-    tools_list_changed: bool,
-    #[serde(default)]
-    prompts_list_changed: bool,
-    #[serde(default)]
-    resources_list_changed: bool,
-    #[serde(default)]
-    resource_subscriptions: Vec<String>,
-}
-
-impl Filter {
-    /// What is asked for: the member that asks for it, and the notification that it is.
-    fn wanted(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let all = [
-            (self.tools_list_changed, "toolsListChanged", "notifications/tools/list_changed"),
-            (self.prompts_list_changed, "promptsListChanged", "notifications/prompts/list_changed"),
-            (self.resources_list_changed, "resourcesListChanged", "notifications/resources/list_changed"),
-        ];
-        all.into_iter().filter(|(wanted, ..)| *wanted).map(|(_, member, method)| (member, method))
-    }
-
-    /// What an event of the hub, which is written for sessions, means for this listener.
-    fn about(&self, event: &[u8], id: RequestId<'_>) -> Vec<Vec<u8>> {
-        if let Some(uri) = updated(event) {
-            return vec![notification(UPDATED, id, &json!({"uri": uri}))];
-        }
-        let told = self.wanted().filter(|(_, method)| tells(event, method));
-        told.map(|(_, method)| notification(method, id, &json!({}))).collect()
-    }
-}
-
-/// The resources of a listener; gone with it.
-struct Subscribed<'h> {
-    hub: &'h Hub,
-    key: u128,
-}
-
-impl Drop for Subscribed<'_> {
-    fn drop(&mut self) {
-        self.hub.subscriptions.end(self.key);
-    }
-}
-
 /// Whether a request is of the stateless revision.
 pub fn is_meant(request: &RequestHead, params: Option<&RawValue>) -> bool {
     let says_so = || {
@@ -154,9 +98,10 @@ impl Endpoint {
         headers: &[(&str, &str)],
         (id, method, params): (RequestId<'_>, &str, Option<&RawValue>),
     ) -> io::Result<()> {
-        if let Err(refused) = check(request, method, params) {
-            return respond_refused(exchange, headers, Some(id), &refused);
-        }
+        let capabilities = match check(request, method, params) {
+            Ok(capabilities) => capabilities,
+            Err(refused) => return respond_refused(exchange, headers, Some(id), &refused),
+        };
         if method == "tools/call"
             && let Err(error) = self.check_mirrored(request, params)
         {
@@ -169,10 +114,15 @@ impl Endpoint {
         let (answer, cacheable) = match method {
             "server/discover" => (Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))), true),
             "tools/call" | "prompts/get" | "completion/complete" => {
-                (self.modern_call(method, params, &mut outlet), false)
+                (self.modern_call(method, params, &capabilities, &mut outlet), false)
             }
-            "tasks/get" | "tasks/update" | "tasks/cancel" => (self.modern_call(method, params, &mut outlet), false),
-            "resources/read" => (self.modern_call(method, params, &mut outlet), true),
+            "resources/read" => {
+                let answer = self.modern_call(method, params, &capabilities, &mut outlet);
+                (answer.map_err(with_newer_code), true)
+            }
+            "tasks/get" | "tasks/update" | "tasks/cancel" => {
+                (self.modern_call(method, params, &capabilities, &mut outlet), false)
+            }
             _ => match Listed::of_method(method) {
                 Some(listed) => (self.list(listed, None, params), true),
                 None => {
@@ -207,85 +157,27 @@ impl Endpoint {
         };
         mirror.check(&arguments, given).map_err(|text| ErrorObject::new(HEADER_MISMATCH, text))
     }
-
-    fn modern_call(&self, method: &str, params: Option<&RawValue>, outlet: &mut Outlet<'_, '_>) -> Answer {
-        // There is no message to cancel a call: its client closes the connection, which is watched.
-        let ticket = Ticket::untracked();
-        let mut call = read_call(method, params, &ticket, Deadline::after(self.call_timeout))?;
-        call.tasks = tasks::extension_use(&meta(params)?.capabilities.unwrap_or_default());
-        if method.starts_with("tasks/") && matches!(call.tasks, TaskUse::Extension { declared: false, .. }) {
-            return Err(extension_missing().into());
-        }
-        self.service.call(&call, outlet).map_err(|failure| match failure {
-            Failure::Error(error) => Failure::Error(with_newer_code(error)),
-            cancelled => cancelled,
-        })
-    }
-
-    /// A stream of the changes that its client asked for, until that goes or we stop.
-    fn listen(
-        &self,
-        exchange: &mut Exchange<'_>,
-        headers: &[(&str, &str)],
-        id: RequestId<'_>,
-        params: Option<&RawValue>,
-    ) -> io::Result<()> {
-        let ListenParams { notifications } = match read(params) {
-            Ok(params) => params,
-            Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
-        };
-        let key = u128::from_be_bytes(os::random_bytes::<16>());
-        let subscribed = Subscribed { hub: &self.hub, key };
-        let uris: Vec<&String> =
-            notifications.resource_subscriptions.iter().filter(|uri| self.watch(key, uri).is_ok()).collect();
-        let Ok(stream) = self.hub.open(key, Told::State(self.service.settled())) else {
-            return exchange.refuse(&too_many_streams());
-        };
-        let mut all = SSE_HEADERS.to_vec();
-        all.extend_from_slice(headers);
-        exchange.start_stream(200, &all)?;
-        let mut honoured: Map<String, Value> =
-            notifications.wanted().map(|(member, _)| (member.to_owned(), true.into())).collect();
-        if !uris.is_empty() {
-            honoured.insert("resourceSubscriptions".to_owned(), json!(uris));
-        }
-        let acknowledged =
-            notification("notifications/subscriptions/acknowledged", id, &json!({"notifications": honoured}));
-        exchange.write(&[&sse::encode(None, &acknowledged)])?;
-        loop {
-            match stream.next(SSE_COMMENT_EVERY) {
-                Ok(event) => {
-                    for message in notifications.about(&event, id) {
-                        exchange.write(&[&sse::encode(None, &message)])?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    drop(subscribed);
-                    let id_value = id_value(id);
-                    let result = json!({"resultType": "complete", "_meta": {SUBSCRIPTION_KEY: id_value}});
-                    let response = jsonrpc::result(id, &jsonrpc::to_bytes(&result));
-                    return exchange.write_last(&[&sse::encode(None, &response)]);
-                }
-            }
-        }
-    }
 }
 
 /// A missing resource is one of the wrong params in this revision, and its former code must not be sent.
-fn with_newer_code(error: Payload) -> Payload {
-    let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(error.as_bytes()) else { return error };
-    if members.get("code").and_then(Value::as_i64) != Some(i64::from(RESOURCE_NOT_FOUND)) {
-        return error;
+fn with_newer_code(failure: Failure) -> Failure {
+    let Failure::Error(error) = &failure else { return failure };
+    let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(error.as_bytes()) else { return failure };
+    if code(&members) != Some(RESOURCE_NOT_FOUND) {
+        return failure;
     }
     members.insert("code".to_owned(), INVALID_PARAMS.into());
-    Payload::Owned(jsonrpc::to_bytes(&members))
+    Failure::Error(Payload::Owned(jsonrpc::to_bytes(&members)))
 }
 
-/// What the header fields and `_meta` must say before a method is looked at.
-fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Result<(), Refused> {
+fn code(error: &Map<String, Value>) -> Option<i32> {
+    error.get("code").and_then(Value::as_i64).and_then(|code| i32::try_from(code).ok())
+}
+
+/// What the header fields and `_meta` must say before a method is looked at; gives what the client offers.
+fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Result<Map<String, Value>, Refused> {
     let meta = meta(params).map_err(|error| Refused(400, error))?;
-    let (Some(version), Some(_)) = (&meta.version, &meta.capabilities) else {
+    let (Some(version), Some(capabilities)) = (&meta.version, meta.capabilities) else {
         let text = format!(
             "params._meta must hold \"{VERSION_KEY}\" and \"io.modelcontextprotocol/clientCapabilities\" in {MODERN}"
         );
@@ -323,7 +215,7 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
             );
         }
     }
-    Ok(())
+    Ok(capabilities)
 }
 
 /// All that we speak, newest first.
@@ -344,37 +236,13 @@ fn decoded(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A notification on a listener's stream, marked with the request that opened it.
-fn notification(method: &str, id: RequestId<'_>, params: &Value) -> Vec<u8> {
-    let mut params = params.clone();
-    params["_meta"] = json!({SUBSCRIPTION_KEY: id_value(id)});
-    jsonrpc::notification(method, Some(&jsonrpc::to_bytes(&params)))
-}
-
-fn id_value(id: RequestId<'_>) -> Value {
-    serde_json::from_str(id.text()).unwrap_or_default()
-}
-
-/// The resource that has changed, if that is what an event says.
-fn updated(event: &[u8]) -> Option<String> {
-    let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data: "))?;
-    let Ok(Message::Notification { method, params }) = jsonrpc::parse_one(std::str::from_utf8(data).ok()?) else {
-        return None;
-    };
-    let SubscribeParams { uri } = serde_json::from_str(params.filter(|_| method == UPDATED)?.get()).ok()?;
-    Some(uri.into_owned())
-}
-
-/// Of the other events of the hub only the kind counts.
-fn tells(event: &[u8], method: &str) -> bool {
-    event.windows(method.len()).any(|window| window == method.as_bytes())
-}
-
-/// Every result says of what type it is, and one that may be kept for how long; instances know nothing of that.
+/// Every result says of what type it is, and one that may be kept for how long; what does so already stays as it is.
 fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cacheable: bool) -> io::Result<()> {
     let head: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
     match answer {
-        Ok(Payload::Typed(result)) => outlet.finish(200, &[head, id.text().as_bytes(), br#","result":"#, result, b"}"]),
+        Ok(result) if matches!(result, Payload::Typed(_)) || says_its_type(result.as_bytes()) => {
+            outlet.finish(200, &[head, id.text().as_bytes(), br#","result":"#, result.as_bytes(), b"}"])
+        }
         Ok(result) => {
             let members = result.as_bytes().trim_ascii().strip_prefix(b"{").unwrap_or(b"}").trim_ascii_start();
             let comma: &[u8] = if members.starts_with(b"}") { b"" } else { b"," };
@@ -388,6 +256,12 @@ fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cach
         // Its client is gone: nothing more may be sent.
         Err(Failure::Cancelled) => Err(io::ErrorKind::ConnectionAborted.into()),
     }
+}
+
+fn says_its_type(result: &[u8]) -> bool {
+    const TYPE: &[u8] = b"\"resultType\"";
+    result.windows(TYPE.len()).any(|window| window == TYPE)
+        && serde_json::from_slice::<Typed>(result).is_ok_and(|result| result.result_type.is_some())
 }
 
 #[cfg(test)]
@@ -406,16 +280,5 @@ mod tests {
         ] {
             assert_eq!(decoded(value).as_deref(), expected, "{value}");
         }
-    }
-
-    #[test]
-    fn listeners_hear_of_their_own_request() {
-        let body = br#"{"jsonrpc":"2.0","id":"a","method":"subscriptions/listen"}"#;
-        let Ok(jsonrpc::Body::One(jsonrpc::Message::Request { id, .. })) = jsonrpc::parse(body) else {
-            panic!("a request")
-        };
-        let told = notification("notifications/tools/list_changed", id, &json!({}));
-        let expected = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}"#;
-        assert_eq!(String::from_utf8(told).unwrap(), expected);
     }
 }

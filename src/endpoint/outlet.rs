@@ -26,6 +26,17 @@ use crate::limits::{SSE_COMMENT_EVERY, SSE_RETRY};
 use crate::session::State;
 
 pub struct Outlet<'x, 'c> {
+    to: To<'x, 'c>,
+    quiet_since: Instant,
+}
+
+/// Where it goes.
+enum To<'x, 'c> {
+    Exchange(Reply<'x, 'c>),
+    Aside(&'x dyn Aside),
+}
+
+struct Reply<'x, 'c> {
     exchange: &'x mut Exchange<'c>,
     /// Header fields that go with every answer (session id, CORS).
     headers: &'x [(&'x str, &'x str)],
@@ -35,7 +46,13 @@ pub struct Outlet<'x, 'c> {
     trail: Option<Writer<'x>>,
     /// Nothing more can be written to the connection.
     is_lost: bool,
-    quiet_since: Instant,
+}
+
+/// Somebody else hands on what is said, and keeps the client from giving up.
+pub trait Aside {
+    fn say(&self, message: &[u8]) -> io::Result<()>;
+    /// All that was asked so far can go out.
+    fn settle(&self);
 }
 
 /// Whose stream it would be that is resumed, and which lists its client knows.
@@ -88,40 +105,61 @@ impl<'x, 'c> Outlet<'x, 'c> {
         headers: &'x [(&'x str, &'x str)],
         resumption: Option<Resumption<'x>>,
     ) -> Outlet<'x, 'c> {
-        Outlet { exchange, headers, resumption, trail: None, is_lost: false, quiet_since: Instant::now() }
+        Outlet::to(To::Exchange(Reply { exchange, headers, resumption, trail: None, is_lost: false }))
+    }
+
+    /// For a call that is not served by the connection of its client.
+    pub fn aside(aside: &'x dyn Aside) -> Outlet<'x, 'c> {
+        Outlet::to(To::Aside(aside))
+    }
+
+    fn to(to: To<'x, 'c>) -> Outlet<'x, 'c> {
+        Outlet { to, quiet_since: Instant::now() }
     }
 
     /// The client's socket, to be watched while somebody else is waited for.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        if self.is_connected() { self.exchange.socket() } else { None }
+        match &self.to {
+            To::Exchange(reply) if reply.is_connected() => reply.exchange.socket(),
+            To::Exchange(_) | To::Aside(_) => None,
+        }
     }
 
     pub fn is_streaming(&self) -> bool {
-        self.trail.is_some() || self.exchange.is_streaming()
+        matches!(&self.to, To::Exchange(reply) if reply.is_streaming())
     }
 
     /// Sends a notification ahead of the answer.
     pub fn notify(&mut self, message: &[u8]) -> io::Result<()> {
-        self.start_stream()?;
-        self.write_event(message)
+        self.quiet_since = Instant::now();
+        match &mut self.to {
+            To::Exchange(reply) => reply.notify(message),
+            To::Aside(aside) => aside.say(message),
+        }
+    }
+
+    /// All that the client was asked so far can go out: whoever asked waits now.
+    pub fn settle(&self) {
+        if let To::Aside(aside) = &self.to {
+            aside.settle();
+        }
     }
 
     /// To be called now and then while the answer is waited for: keeps intermediaries and clients from giving up. An error
     /// says that nobody waits for the answer any more.
     pub fn keep_alive(&mut self, progress: &mut Progress) -> io::Result<()> {
-        if self.trail.as_ref().is_some_and(|trail| trail.is_given_up(Instant::now())) {
+        let To::Exchange(reply) = &mut self.to else { return Ok(()) };
+        if reply.trail.as_ref().is_some_and(|trail| trail.is_given_up(Instant::now())) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         if self.quiet_since.elapsed() < SSE_COMMENT_EVERY {
             return Ok(());
         }
-        self.start_stream()?;
+        self.quiet_since = Instant::now();
+        reply.start_stream()?;
         match progress.still_running() {
-            Some(message) => self.notify(&message),
-            None => {
-                self.quiet_since = Instant::now();
-                self.write(&sse::comment(""))
-            }
+            Some(message) => reply.notify(&message),
+            None => reply.write(&sse::comment("")),
         }
     }
 
@@ -132,12 +170,46 @@ impl<'x, 'c> Outlet<'x, 'c> {
 
     /// The client's connection has broken. True: it can come back for the rest, so the call goes on.
     pub fn lose(&mut self) -> bool {
-        self.is_lost = true;
-        self.trail.as_ref().inspect(|trail| trail.desert(Instant::now())).is_some()
+        match &mut self.to {
+            To::Exchange(reply) => reply.lose(),
+            To::Aside(_) => false,
+        }
     }
 
     /// Lets the client go while the call runs: it comes back for the rest after `retry`. Without effect where it cannot.
     pub fn release(&mut self, retry: Duration) -> io::Result<()> {
+        match &mut self.to {
+            To::Exchange(reply) => reply.release(retry),
+            To::Aside(_) => Ok(()),
+        }
+    }
+
+    /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
+    pub fn finish(self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
+        match self.to {
+            To::Exchange(reply) => reply.finish(status, parts),
+            // Its answer is not written here.
+            To::Aside(_) => Ok(()),
+        }
+    }
+}
+
+impl Reply<'_, '_> {
+    fn is_streaming(&self) -> bool {
+        self.trail.is_some() || self.exchange.is_streaming()
+    }
+
+    fn notify(&mut self, message: &[u8]) -> io::Result<()> {
+        self.start_stream()?;
+        self.write_event(message)
+    }
+
+    fn lose(&mut self) -> bool {
+        self.is_lost = true;
+        self.trail.as_ref().inspect(|trail| trail.desert(Instant::now())).is_some()
+    }
+
+    fn release(&mut self, retry: Duration) -> io::Result<()> {
         if self.resumption.is_none() || !self.is_connected() {
             return Ok(());
         }
@@ -153,18 +225,16 @@ impl<'x, 'c> Outlet<'x, 'c> {
         Ok(())
     }
 
-    /// Sends the answers and ends; `parts` make one JSON text. Without parts: 202, or the end of the stream.
-    pub fn finish(mut self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
+    fn finish(mut self, status: u16, parts: &[&[u8]]) -> io::Result<()> {
         if self.is_streaming() {
             return self.finish_stream(parts);
         }
-        let Outlet { exchange, headers, .. } = self;
         if parts.is_empty() {
-            return exchange.respond(202, headers, &[]);
+            return self.exchange.respond(202, self.headers, &[]);
         }
         let mut all = vec![("Content-Type", "application/json")];
-        all.extend_from_slice(headers);
-        exchange.respond(status, &all, parts)
+        all.extend_from_slice(self.headers);
+        self.exchange.respond(status, &all, parts)
     }
 
     fn finish_stream(&mut self, parts: &[&[u8]]) -> io::Result<()> {
@@ -190,7 +260,6 @@ impl<'x, 'c> Outlet<'x, 'c> {
     }
 
     fn write_event(&mut self, message: &[u8]) -> io::Result<()> {
-        self.quiet_since = Instant::now();
         let event = self.event(message);
         self.write(&event)
     }

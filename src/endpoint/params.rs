@@ -73,6 +73,7 @@ pub fn read_call<'a>(
         arguments: arguments.map(RawValue::get),
         progress_token: told.as_ref().and_then(|meta| meta.progress_token),
         log_level: told.and_then(|meta| meta.log_level),
+        is_modern: false,
         asker: None,
         task: task.map(RawValue::get),
         tasks: TaskUse::Unknown,

@@ -37,6 +37,9 @@ pub trait Service: Send + Sync + 'static {
     /// Runs a tool, fills in a prompt, reads a resource or completes an argument, and waits for the result.
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer;
 
+    /// Whether what runs for this call may ask its client something.
+    fn asking(&self, call: &Call<'_>) -> Asking;
+
     /// Sees to it that the hub is told when this resource changes.
     fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure>;
 
@@ -48,6 +51,16 @@ pub trait Service: Send + Sync + 'static {
 
     /// What an agent should know before it begins.
     fn instructions(&self) -> &str;
+}
+
+/// Who asks the client of a call, if anybody does, in a revision without streams for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    Nobody,
+    /// What this process runs: its questions are held here for the client's next request.
+    Here,
+    /// Whoever the call is handed to (another server, a task) sees the client's requests itself.
+    Elsewhere,
 }
 
 /// The methods that work on one of the things that are listed.
@@ -82,6 +95,8 @@ pub struct Call<'a> {
     pub progress_token: Option<&'a RawValue>,
     /// Log messages are wanted from this level on.
     pub log_level: Option<LogLevel>,
+    /// Of the stateless revision.
+    pub is_modern: bool,
     /// How the client can be asked something while the call runs.
     pub asker: Option<Asker<'a>>,
     /// `task` as JSON text inside `params`.

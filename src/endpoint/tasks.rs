@@ -14,8 +14,8 @@ use crate::hash::secret_mark;
 use crate::jsonrpc::ErrorObject;
 use crate::limits::FAN_OUT_TIME_MAX;
 use crate::mcp::params::{CallMeta, PaginatedParams};
-use crate::mcp::tasks::{EXTENSION, MISSING_CLIENT_CAPABILITY, TaskParams, TaskUse, declares_extension};
-use crate::mcp::{ClientCapabilities, Revision};
+use crate::mcp::tasks::{EXTENSION, TaskParams, TaskUse, declares_extension};
+use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, Revision};
 use crate::session::Session;
 
 impl Endpoint {

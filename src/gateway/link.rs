@@ -3,10 +3,14 @@
 //! An instance asks a client only for what our session there declared. So there is a session for each set of
 //! capabilities that a client of ours has, and clients that offer the same share one.
 //!
+//! With an instance that knows 2026-07-28 there are no sessions; a client that speaks it is served in it. An instance that
+//! knows nothing else is spoken to in it for older clients too.
+//!
 //! **Invariant**: ids of requests are ours alone, in all sessions of one instance.
 //! **Thread**: that of whoever calls.
 //! **Bounds**: `ClientCapabilities::SETS` sessions; `POOL_IDLE_MAX`; the deadline.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,11 +19,13 @@ use serde_json::{Map, Value, json};
 
 use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
+use crate::gateway::modern::{self, Again, Fields};
 use crate::gateway::receive::{self, Awaited};
 use crate::gateway::rewrite::{VIA, error_message, request_text};
 use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::{NoClient, Waiting};
 use crate::http::client::{Outgoing, Pool};
+use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
 use crate::jsonrpc;
 use crate::limits::FAN_OUT_TIME_MAX;
@@ -31,6 +37,8 @@ pub struct Link {
     pub target: String,
     /// What it knows our sessions by, by what they declare; each is opened by the first call that needs it.
     sessions: [Mutex<Option<Arc<UpstreamSession>>>; ClientCapabilities::SETS],
+    /// What is known of the revision without sessions: nothing yet, that it is not spoken, or how.
+    modern: Mutex<Option<Option<Arc<UpstreamSession>>>>,
     next_id: AtomicU64,
     pub in_flight: AtomicU32,
     /// Holds the token for instances of our own kind; it may change (SIGHUP).
@@ -44,9 +52,17 @@ pub struct UpstreamSession {
     /// What the instance offers.
     pub capabilities: Map<String, Value>,
     /// What we declared.
-    client: ClientCapabilities,
+    pub client: ClientCapabilities,
     /// The least important log messages that were asked for; where none were, what the instance thinks best.
     level: Mutex<Option<LogLevel>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DiscoverResult {
+    supported_versions: Vec<String>,
+    #[serde(default)]
+    capabilities: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -57,12 +73,34 @@ struct InitializeResult {
     capabilities: Map<String, Value>,
 }
 
+/// What a request is about.
+#[derive(Default, Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    uri: Option<Cow<'a, str>>,
+}
+
+impl UpstreamSession {
+    fn modern(client: ClientCapabilities, capabilities: Map<String, Value>) -> UpstreamSession {
+        let revision = MODERN.to_owned();
+        UpstreamSession { id: None, revision, capabilities, client, level: Mutex::default() }
+    }
+
+    /// There is no session: every request says everything itself.
+    pub fn is_modern(&self) -> bool {
+        self.revision == MODERN
+    }
+}
+
 impl Link {
     /// Connects to nobody yet. `access` holds the token for an instance of our own kind.
     pub fn new(host: &str, port: u16, target: &str, access: Option<Arc<Access>>) -> Link {
         Link {
             pool: Pool::new(host, port),
             target: target.to_owned(),
+            modern: Mutex::default(),
             sessions: std::array::from_fn(|_| Mutex::new(None)),
             next_id: AtomicU64::new(1),
             in_flight: AtomicU32::new(0),
@@ -91,9 +129,68 @@ impl Link {
         if let Some(session) = self.place(client).clone() {
             return Ok(session);
         }
-        let session = Arc::new(self.initialize(client, deadline, waiting)?);
+        let session = match self.initialize(client, deadline, waiting) {
+            Ok(session) => Arc::new(session),
+            // It may know only the revision that has no handshake.
+            Err(error @ (UpstreamError::Refused(_) | UpstreamError::Status(_) | UpstreamError::NotMcp(_))) => {
+                let modern = self.modern(deadline, waiting)?.ok_or(error)?;
+                Arc::new(UpstreamSession::modern(client, modern.capabilities.clone()))
+            }
+            Err(error) => return Err(error),
+        };
         *self.place(client) = Some(Arc::clone(&session));
         Ok(session)
+    }
+
+    /// How the instance is spoken to in 2026-07-28, if it knows that; asked once.
+    pub fn modern(
+        &self,
+        deadline: Deadline,
+        waiting: &mut dyn Waiting,
+    ) -> Result<Option<Arc<UpstreamSession>>, UpstreamError> {
+        if let Some(known) = lock(&self.modern).clone() {
+            return Ok(known);
+        }
+        let found = match self.discover(deadline.sooner(FAN_OUT_TIME_MAX), waiting) {
+            Ok(found) => found.map(Arc::new),
+            // Some servers answer nothing to what they do not know.
+            Err(UpstreamError::Http(ClientError::Timeout { .. }) | UpstreamError::Status(_))
+            | Err(UpstreamError::NotMcp(_)) => None,
+            Err(error) => return Err(error),
+        };
+        *lock(&self.modern) = Some(found.clone());
+        Ok(found)
+    }
+
+    pub fn forget_modern(&self) {
+        *lock(&self.modern) = None;
+    }
+
+    fn discover(
+        &self,
+        deadline: Deadline,
+        waiting: &mut dyn Waiting,
+    ) -> Result<Option<UpstreamSession>, UpstreamError> {
+        let session = UpstreamSession::modern(ClientCapabilities::NONE, Map::new());
+        let id = self.next_id();
+        let (message, fields) = self.message(&session, id, "server/discover", b"{}");
+        let mut reply = self.send_with(&session, &fields, &message, deadline, true)?;
+        waiting.waits_for(&reply);
+        let response = receive::response(&mut reply, &Awaited::stateless(id, deadline), waiting)?;
+        let found: Option<DiscoverResult> = serde_json::from_slice(&response.text[response.part.clone()]).ok();
+        let found = found.filter(|found| !response.is_error && found.supported_versions.iter().any(|v| v == MODERN));
+        Ok(found.map(|found| UpstreamSession::modern(ClientCapabilities::NONE, found.capabilities)))
+    }
+
+    /// A request of our own in the session's revision, with the header fields that belong to it.
+    pub fn message(&self, session: &UpstreamSession, id: u64, method: &str, params: &[u8]) -> (Vec<u8>, Fields) {
+        if !session.is_modern() {
+            return (request_text(id, method, params), Fields::new());
+        }
+        let named: Named<'_> = serde_json::from_slice(params).unwrap_or_default();
+        let name = named.name.or(named.uri).filter(|_| modern::has_name(method));
+        let params = modern::params(params, session.client, None, &Again::default());
+        (request_text(id, method, &params), modern::fields(method, name.as_deref(), None, None))
     }
 
     /// The instance knows this session no more.
@@ -106,8 +203,11 @@ impl Link {
 
     /// Asks for log messages down to this level, if nobody has yet. They are not worth failing a call.
     pub fn lower_level(&self, session: &UpstreamSession, wanted: LogLevel, deadline: Deadline) {
-        let mut level = session.level.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted >= level.unwrap_or(LogLevel::Info) || !session.capabilities.contains_key("logging") {
+        let mut level = lock(&session.level);
+        if session.is_modern()
+            || wanted >= level.unwrap_or(LogLevel::Info)
+            || !session.capabilities.contains_key("logging")
+        {
             return;
         }
         *level = Some(wanted);
@@ -144,24 +244,21 @@ impl Link {
         deadline: Deadline,
         idempotent: bool,
     ) -> Result<Reply, UpstreamError> {
-        let more = [("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
-        self.request("POST", session, &more, &[message], deadline, idempotent)
+        self.send_with(session, &Fields::new(), message, deadline, idempotent)
     }
 
-    /// Sends a request of 2026-07-28, whose header fields repeat what it is about.
-    pub fn send_modern(
+    /// The same with header fields of this request.
+    pub fn send_with(
         &self,
-        method: &str,
-        name: &str,
-        fields: &[(String, String)],
+        session: &UpstreamSession,
+        fields: &Fields,
         message: &[u8],
         deadline: Deadline,
+        idempotent: bool,
     ) -> Result<Reply, UpstreamError> {
-        let none = UpstreamSession { revision: MODERN.to_owned(), ..UpstreamSession::default() };
-        let accept = ("Accept", "application/json, text/event-stream");
-        let mut more = vec![("Content-Type", "application/json"), accept, ("Mcp-Method", method), ("Mcp-Name", name)];
-        more.extend(fields.iter().map(|(field, value)| (field.as_str(), value.as_str())));
-        self.request("POST", &none, &more, &[message], deadline, false)
+        let mut more = vec![("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
+        more.extend(fields.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        self.request("POST", session, &more, &[message], deadline, idempotent)
     }
 
     /// The rest of a stream that broke off after this event.
@@ -198,7 +295,7 @@ impl Link {
     }
 
     fn place(&self, client: ClientCapabilities) -> MutexGuard<'_, Option<Arc<UpstreamSession>>> {
-        self.sessions[client.bits() as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sessions[client.bits() as usize])
     }
 
     fn initialize(
@@ -234,4 +331,8 @@ impl Link {
             Err(error) => Err(error),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -27,6 +27,8 @@ pub struct Awaited<'a> {
     pub deadline: Deadline,
     /// Sends the instance an answer to what it asked on the way.
     pub answer: &'a dyn Fn(&[u8]),
+    /// It belongs to a session, of which 404 says that it is over.
+    pub in_session: bool,
     /// Asks for the rest of a stream that ended after the event of this id.
     pub resume: &'a dyn Fn(&str) -> Result<Reply, UpstreamError>,
 }
@@ -40,7 +42,12 @@ const RETRY: Duration = Duration::from_secs(1);
 impl Awaited<'static> {
     /// Of a request during which nothing can be answered.
     pub fn alone(id: u64, deadline: Deadline) -> Awaited<'static> {
-        Awaited { id, deadline, answer: &|_| {}, resume: &|_| Err(NO_ANSWER) }
+        Awaited { id, deadline, answer: &|_| {}, in_session: true, resume: &|_| Err(NO_ANSWER) }
+    }
+
+    /// Of a request that belongs to no session (2026-07-28).
+    pub fn stateless(id: u64, deadline: Deadline) -> Awaited<'static> {
+        Awaited { in_session: false, ..Awaited::alone(id, deadline) }
     }
 }
 
@@ -54,7 +61,7 @@ pub fn response(reply: &mut Reply, awaited: &Awaited<'_>, client: &mut dyn Waiti
     let mut text = Vec::new();
     rest(reply, &mut text, awaited.deadline, client)?;
     match response_in(&text, awaited.id) {
-        _ if status == 404 => Err(UpstreamError::Status(status)),
+        _ if status == 404 && awaited.in_session => Err(UpstreamError::Status(status)),
         Some((part, is_error)) => Ok(Response { text, part, is_error }),
         None if status == 200 => Err(UpstreamError::NotMcp("its answer is no response to this request")),
         None => Err(UpstreamError::Status(status)),
@@ -130,6 +137,7 @@ fn stream(
             return Ok(None);
         }
         bytes.clear();
+        client.settle();
         let wake = reply.read(&mut bytes, &client.patience(awaited.deadline))?;
         client.woken(&wake)?;
         while let Some(answer) = client.answer() {

@@ -22,8 +22,8 @@ pub struct Relayed<'q> {
 /// What becomes of a request of an instance.
 #[derive(Debug, PartialEq)]
 pub enum Asked {
-    /// It is to be written to the client.
-    Client(Vec<u8>),
+    /// It is to be written to the client, or needs no word of its own.
+    Client(Option<Vec<u8>>),
     /// It is answered with this at once.
     Nobody(Vec<u8>),
 }
@@ -38,7 +38,7 @@ impl<'q> Relayed<'q> {
         if method == "ping" {
             return Asked::Nobody(response(id, "result", b"{}"));
         }
-        match self.questions.begin(method, params) {
+        match self.questions.begin(id, method, params) {
             Ok((number, message)) => {
                 self.open.push((number, id.into()));
                 Asked::Client(message)
@@ -95,7 +95,8 @@ mod tests {
     use crate::endpoint::asking::AskTable;
     use crate::mcp::ClientCapabilities;
 
-    const ALL: ClientCapabilities = ClientCapabilities { roots: true, sampling: true, elicitation: true };
+    const ALL: ClientCapabilities =
+        ClientCapabilities { roots: true, sampling: true, elicitation: true, ..ClientCapabilities::NONE };
 
     fn text(bytes: Option<Vec<u8>>) -> Option<String> {
         bytes.map(|bytes| String::from_utf8(bytes).expect("it is text"))
@@ -103,7 +104,7 @@ mod tests {
 
     /// Our id of the question, which the client would answer.
     fn asked(relayed: &mut Relayed<'_>, id: &str) -> String {
-        let Asked::Client(message) = relayed.ask(id, "roots/list", "{}") else { panic!("it is asked") };
+        let Asked::Client(Some(message)) = relayed.ask(id, "roots/list", "{}") else { panic!("it is asked") };
         serde_json::from_slice::<Value>(&message).expect("a request")["id"].to_string()
     }
 
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn equal_ids_of_two_calls_never_meet() {
         let table = AskTable::new();
-        let of = |session| Relayed::new(Some(Asker { table: &table, session, client: ALL }));
+        let of = |session| Relayed::new(Some(Asker::Stream { table: &table, session, client: ALL }));
         let (mut one, mut two) = (of(1), of(2));
         let (first, second) = (asked(&mut one, "7"), asked(&mut two, "7"));
         assert_ne!(first, second);
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn a_question_can_be_withdrawn_once() {
         let table = AskTable::new();
-        let mut relayed = Relayed::new(Some(Asker { table: &table, session: 1, client: ALL }));
+        let mut relayed = Relayed::new(Some(Asker::Stream { table: &table, session: 1, client: ALL }));
         let id = asked(&mut relayed, "\"q\"");
         assert_eq!(relayed.withdraw(r#"{"requestId":"other"}"#), None);
         let told = text(relayed.withdraw(r#"{"requestId":"q","reason":"enough"}"#)).expect("the client is told");

@@ -41,14 +41,33 @@ pub fn request_text(id: u64, method: &str, params: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The client's params with the instance's own name or URI, and our id as progress token.
+/// The client's params with the instance's own name or URI, and our id as progress token; without what belongs to the
+/// stateless revision.
 pub fn rewritten_params(call: &Call<'_>, name: &str, id: u64) -> Vec<u8> {
     if let Some(owner) = told_owner(call) {
         return params_of_task(call, name, id, owner);
     }
+    let meta = call.meta.filter(|meta| meta.contains(RESERVED)).map(|meta| without_reserved(meta, call, id));
+    let params = replaced(call, name, id, meta);
+    if call.is_modern && ANSWERS.iter().any(|member| call.params.contains(member)) {
+        let mut members: RawObject = serde_json::from_slice(&params).unwrap_or_default();
+        members.retain(|member, _| !ANSWERS.contains(&member.as_str()));
+        return jsonrpc::to_bytes(&members);
+    }
+    params
+}
+
+/// The same with all that the stateless revision has, for an instance that speaks it too.
+pub fn passed_params(call: &Call<'_>, name: &str, id: u64) -> Vec<u8> {
+    replaced(call, name, id, None)
+}
+
+/// What a client answers to questions when it repeats a request (2026-07-28).
+const ANSWERS: [&str; 2] = ["inputResponses", "requestState"];
+
+fn replaced(call: &Call<'_>, name: &str, id: u64, meta: Option<String>) -> Vec<u8> {
     let name = jsonrpc::to_bytes(&name);
     let name = String::from_utf8_lossy(&name);
-    let meta = call.meta.filter(|meta| meta.contains(RESERVED)).map(|meta| without_reserved(meta, call, id));
     let token = id.to_string();
     let mut parts: Vec<(&str, &str)> = vec![(call.name_text, &name)];
     if let (Some(old), Some(new)) = (call.meta, &meta) {

@@ -57,6 +57,7 @@ pub struct Member {
     has_tasks: bool,
 }
 
+#[derive(Clone)]
 pub struct Route {
     pub upstream: Arc<Upstream>,
     /// The instance's own name for it; of a resource, its URI.

@@ -32,10 +32,10 @@ fn published(instance: &str, id: &str) -> String {
 pub fn begin(route: &Route, call: &Call<'_>, deadline: Deadline, outlet: &mut Outlet<'_, '_>) -> Answer {
     let instance = route.upstream.instance.entry.instance_id.as_str();
     if matches!(call.tasks, TaskUse::Extension { .. }) {
-        let answer = route.upstream.call_modern(&route.name, route.mirror.as_deref(), call, deadline, outlet)?;
-        return Ok(Payload::Typed(with_published_id(answer.as_bytes(), instance)));
+        let answer = route.upstream.call(&route.name, route.mirror.as_deref(), call, deadline, outlet)?;
+        return Ok(Payload::Owned(with_published_id(answer.as_bytes(), instance)));
     }
-    let answer = route.upstream.call(&route.name, call, deadline, outlet)?;
+    let answer = route.upstream.call(&route.name, None, call, deadline, outlet)?;
     let mut result: RawObject = serde_json::from_slice(answer.as_bytes()).unwrap_or_default();
     let task = result.get("task").map(|task| with_published_id(task.get().as_bytes(), instance));
     let Some(task) = task.and_then(|task| RawValue::from_string(String::from_utf8(task).ok()?).ok()) else {
@@ -58,15 +58,15 @@ pub fn serve(snapshot: &Snapshot, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) 
     let named = |failure| with_asked_name(failure, &call.name);
     match (call.method, &call.tasks) {
         (_, TaskUse::Extension { .. }) => {
-            let answer = upstream.call_modern(id, None, call, call.deadline, outlet).map_err(named)?;
-            Ok(Payload::Typed(with_published_id(answer.as_bytes(), instance)))
+            let answer = upstream.call(id, None, call, call.deadline, outlet).map_err(named)?;
+            Ok(Payload::Owned(with_published_id(answer.as_bytes(), instance)))
         }
         (CallMethod::TaskResult, _) => {
-            let answer = upstream.call(id, call, Deadline::after(TASK_TTL_MAX), outlet).map_err(named)?;
+            let answer = upstream.call(id, None, call, Deadline::after(TASK_TTL_MAX), outlet).map_err(named)?;
             Ok(Payload::Owned(with_related_task(answer.as_bytes(), &call.name)))
         }
         _ => {
-            let answer = upstream.call(id, call, call.deadline, outlet).map_err(named)?;
+            let answer = upstream.call(id, None, call, call.deadline, outlet).map_err(named)?;
             Ok(Payload::Owned(with_published_id(answer.as_bytes(), instance)))
         }
     }

@@ -13,17 +13,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::deadline::Deadline;
 use crate::endpoint::access::Access;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Call, CallMethod, Failure, Payload, encoded};
 use crate::gateway::link::{Link, UpstreamSession};
+use crate::gateway::modern;
 use crate::gateway::receive::{self, Awaited};
 use crate::gateway::rewrite::{Response, error_message, request_text, rewritten_params};
 use crate::gateway::upstream_error::UpstreamError;
-use crate::gateway::waiting::{Client, NoClient, Waiting};
+use crate::gateway::waiting::{Client, NoClient};
 use crate::http::client::Pool;
 use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
@@ -39,7 +40,7 @@ use crate::registry::{Instance, Origin};
 pub struct Upstream {
     pub instance: Arc<Instance>,
     /// What outlives a change of the instance's entry (scene, status, tools).
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
 }
 
 impl Upstream {
@@ -76,12 +77,8 @@ impl Upstream {
     }
 
     /// Hands a call on under the instance's own name for what it is about, and relays what comes back.
-    pub fn call(&self, name: &str, call: &Call<'_>, deadline: Deadline, outlet: &mut Outlet<'_, '_>) -> Answer {
-        self.answered(call.method, || self.forward(name, call, deadline, outlet))
-    }
-
-    /// The same by a request of 2026-07-28, as its client made it but for the name.
-    pub fn call_modern(
+    /// `mirror` says which arguments header fields repeat.
+    pub fn call(
         &self,
         name: &str,
         mirror: Option<&Mirror>,
@@ -89,34 +86,24 @@ impl Upstream {
         deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
-        self.answered(call.method, || {
-            let id = self.link.next_id();
-            let named = jsonrpc::to_bytes(&name);
-            let params = jsonrpc::splice(call.params, &[(call.name_text, &String::from_utf8_lossy(&named))]);
-            let arguments: Value = serde_json::from_str(call.arguments.unwrap_or("{}")).unwrap_or_default();
-            let fields = mirror.map(|mirror| mirror.repeat(&arguments)).unwrap_or_default();
-            let method = call.method.as_str();
-            let message = request_text(id, method, &params);
-            let mut reply = self.link.send_modern(method, name, &fields, &message, deadline)?;
-            let mut client = Client::new(call, outlet);
-            client.waits_for(&reply);
-            receive::response(&mut reply, &Awaited::alone(id, deadline), &mut client)
-        })
-    }
-
-    /// What a request gave, counted.
-    fn answered(&self, method: CallMethod, request: impl FnOnce() -> Result<Response, UpstreamError>) -> Answer {
         let started = Instant::now();
         let _counted = self.count();
-        let result = request();
-        self.record(method, &result, started.elapsed());
+        let result = self.forward((name, mirror), call, deadline, outlet);
+        self.record(call.method, &result, started.elapsed());
         match result {
             Ok(Response { text, part, is_error: false }) => Ok(Payload::Part(text, part)),
-            Ok(Response { text, part, is_error: true }) => Err(Failure::Error(Payload::Part(text, part))),
+            Ok(Response { text, part, is_error: true }) => {
+                let client = call.asker.map(|asker| asker.client()).unwrap_or_default();
+                let url_error = call.is_modern.then(|| modern::instead_of_url_error(&text[part.clone()], client));
+                match url_error.flatten() {
+                    Some(answer) => answer,
+                    None => Err(Failure::Error(Payload::Part(text, part))),
+                }
+            }
             Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
             Err(error) => {
                 log::warn!("event=call_failed instance={} error=\"{error}\"", self.instance.entry.instance_id);
-                self.failed(method, &error)
+                self.failed(call.method, &error)
             }
         }
     }
@@ -175,7 +162,8 @@ impl Upstream {
         let failed = |error: UpstreamError| -> Failure {
             ErrorObject::new(INTERNAL_ERROR, format!("{}: {error}", self.instance.describe())).into()
         };
-        let resources = self.own_session(deadline).map_err(failed)?.capabilities.get("resources").cloned();
+        let session = self.own_session(deadline).map_err(failed)?;
+        let resources = session.capabilities.get("resources").filter(|_| !session.is_modern());
         if resources.and_then(|offered| offered.get("subscribe")?.as_bool()) != Some(true) {
             let text = format!("{}: it does not tell when resources change", self.instance.describe());
             return Err(ErrorObject::new(METHOD_NOT_FOUND, text).into());
@@ -220,23 +208,35 @@ impl Upstream {
         deadline: Deadline,
     ) -> Result<Response, UpstreamError> {
         let id = self.link.next_id();
-        let mut reply = self.link.send(session, &request_text(id, method, params), deadline, true)?;
+        let (message, fields) = self.link.message(session, id, method, params);
+        let mut reply = self.link.send_with(session, &fields, &message, deadline, true)?;
         let answer = |message: &[u8]| self.answer(session, message, deadline);
         let resume = |last_id: &str| self.link.resume(session, last_id, deadline);
-        let awaited = Awaited { id, deadline, answer: &answer, resume: &resume };
+        let awaited = Awaited { id, deadline, answer: &answer, in_session: !session.is_modern(), resume: &resume };
         receive::response(&mut reply, &awaited, &mut NoClient)
     }
 
     fn forward(
         &self,
-        name: &str,
+        about: (&str, Option<&Mirror>),
         call: &Call<'_>,
         deadline: Deadline,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<Response, UpstreamError> {
-        let offered = call.asker.map(|asker| asker.client).unwrap_or_default();
+        let name = about.0;
+        let offered = call.asker.map(|asker| asker.client()).unwrap_or_default();
         let mut client = Client::new(call, outlet);
+        if call.is_modern
+            && let Some(session) = self.link.modern(deadline, &mut client)?
+        {
+            return self.hand_through(&session, about, call, deadline, &mut client);
+        }
         let session = self.link.session(offered, deadline, &mut client)?;
+        if session.is_modern() {
+            let result = self.ask_and_repeat(&session, about, call, deadline, &mut client);
+            client.end();
+            return result;
+        }
         let result = match self.forward_once(&session, name, call, deadline, &mut client) {
             // The instance was restarted under the same address: the request was not taken, so it may be repeated.
             Err(UpstreamError::Status(404)) if session.id.is_some() => {
@@ -273,7 +273,7 @@ impl Upstream {
         cancels(&reply);
         let resume = |last_id: &str| self.link.resume(session, last_id, deadline).inspect(cancels);
         let answer = |message: &[u8]| self.answer(session, message, deadline);
-        let awaited = Awaited { id, deadline, answer: &answer, resume: &resume };
+        let awaited = Awaited { id, deadline, answer: &answer, in_session: true, resume: &resume };
         let result = receive::response(&mut reply, &awaited, client);
         if call.ticket.is_cancelled() {
             return Err(UpstreamError::Cancelled);

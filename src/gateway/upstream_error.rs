@@ -15,6 +15,8 @@ pub enum UpstreamError {
     NotMcp(&'static str),
     /// It refused the handshake.
     Refused(String),
+    /// It asked the client something and got no answer; says what is missing.
+    Unanswered(String),
     Cancelled,
 }
 
@@ -33,6 +35,7 @@ impl UpstreamError {
             }
             UpstreamError::Http(ClientError::Request { .. } | ClientError::Cancelled { .. })
             | UpstreamError::Refused(_)
+            | UpstreamError::Unanswered(_)
             | UpstreamError::Cancelled => return None,
         })
     }
@@ -62,6 +65,7 @@ impl fmt::Display for UpstreamError {
             UpstreamError::Status(status) => write!(f, "answered with HTTP status {status}; see its log"),
             UpstreamError::NotMcp(what) => write!(f, "{what}; see its log"),
             UpstreamError::Refused(message) => write!(f, "{message}"),
+            UpstreamError::Unanswered(what) => write!(f, "it asked, but the client gave it no {what}"),
             UpstreamError::Cancelled => write!(f, "the call was cancelled"),
         }
     }

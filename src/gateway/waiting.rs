@@ -8,16 +8,22 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::endpoint::service::{Call, CallMethod};
+use crate::gateway::modern::InputRequest;
 use crate::gateway::relayed::{Asked, Relayed};
+use crate::gateway::rewrite::error_message;
 use crate::gateway::upstream_error::UpstreamError;
 use crate::http::reply::{Patience, Reply, Wake};
-use crate::mcp::LogLevel;
+use crate::http::wire::{self, Beside, Waited};
+use crate::jsonrpc::{self, Message};
 use crate::mcp::params::LoggingMessageParams;
 use crate::mcp::tasks::with_related_task;
+use crate::mcp::{LogLevel, RawObject};
 
 pub trait Waiting {
     /// Whoever waits can end this reply from now on.
@@ -28,6 +34,8 @@ pub trait Waiting {
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()>;
     /// Takes a request of the instance; gives its answer where that is known at once.
     fn ask(&mut self, id: &str, method: &str, params: Option<&str>) -> io::Result<Option<Vec<u8>>>;
+    /// All that came together was handed on.
+    fn settle(&mut self) {}
     /// An answer for the instance that has come.
     fn answer(&mut self) -> Option<Vec<u8>>;
     /// Whoever waits does so no longer.
@@ -83,13 +91,15 @@ pub struct Client<'o, 'x, 'c> {
     /// The task whose result is waited for, by the id that the client knows.
     task: Option<&'o str>,
     log_level: Option<LogLevel>,
+    hears_of_urls: bool,
 }
 
 impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
     pub fn new(call: &'o Call<'o>, outlet: &'o mut Outlet<'x, 'c>) -> Client<'o, 'x, 'c> {
         let (progress, relayed) = (call.progress(), Relayed::new(call.asker));
         let task = (call.method == CallMethod::TaskResult).then_some(&*call.name);
-        Client { outlet, progress, ticket: call.ticket, relayed, task, log_level: call.log_level }
+        let hears_of_urls = call.asker.is_some_and(|asker| asker.hears_of_urls());
+        Client { outlet, progress, ticket: call.ticket, relayed, task, log_level: call.log_level, hears_of_urls }
     }
 
     /// The call has ended: takes back what was asked and is of no use any more.
@@ -102,10 +112,64 @@ impl<'o, 'x, 'c> Client<'o, 'x, 'c> {
 }
 
 impl Client<'_, '_, '_> {
+    /// Asks the client what an instance wants to know before the call is repeated, and waits for all the answers.
+    pub fn put(&mut self, requests: &[InputRequest], deadline: Deadline) -> Result<RawObject, UpstreamError> {
+        let (cancelled, canceller) = io::pipe().map_err(|_| UpstreamError::Cancelled)?;
+        self.ticket.on_cancel(move || drop(canceller));
+        for InputRequest { key, method, params } in requests {
+            let id = jsonrpc::to_bytes(key);
+            match self.relayed.ask(&String::from_utf8_lossy(&id), method, params) {
+                Asked::Client(message) => {
+                    let told = message.map_or(Ok(()), |message| self.outlet.notify(&message));
+                    told.map_err(|_| UpstreamError::Cancelled)?;
+                }
+                Asked::Nobody(_) => {
+                    return Err(UpstreamError::Unanswered(format!("answer, since it offers no {method} of this kind")));
+                }
+            }
+        }
+        let mut answers = RawObject::new();
+        while answers.len() < requests.len() {
+            while let Some(message) = self.relayed.answer() {
+                answers.extend(answer_of(&message)?);
+            }
+            if answers.len() < requests.len() {
+                self.wait_for_answer(&cancelled, deadline)?;
+            }
+        }
+        Ok(answers)
+    }
+
+    fn wait_for_answer(&mut self, cancelled: &io::PipeReader, deadline: Deadline) -> Result<(), UpstreamError> {
+        if deadline.has_passed() {
+            return Err(UpstreamError::Unanswered("answer within the time of the call".to_owned()));
+        }
+        let beside = Beside { watched: self.outlet.socket(), called: self.relayed.wake() };
+        match wire::wait_readable(cancelled, beside, self.outlet.keep_alive_due().min(deadline.left())) {
+            Ok(Waited::Called) => Ok(()),
+            Ok(Waited::TimedOut) => self.woken(&Wake::Tick),
+            Ok(Waited::WatchedGone) => self.woken(&Wake::WatchedGone),
+            Ok(Waited::Readable) | Err(_) => Err(UpstreamError::Cancelled),
+        }
+    }
+
     /// Whether a log message is important enough.
     fn wants(&self, params: Option<&str>) -> bool {
         let level = || serde_json::from_str::<LoggingMessageParams>(params?).ok().map(|message| message.level);
         self.log_level.is_some_and(|least| level().is_some_and(|level| level >= least))
+    }
+}
+
+/// The key of a question, and its answer.
+fn answer_of(message: &[u8]) -> Result<Option<(String, Box<RawValue>)>, UpstreamError> {
+    let text = String::from_utf8_lossy(message);
+    let Ok(Message::Response { id, result }) = jsonrpc::parse_one(&text) else { return Ok(None) };
+    match result {
+        Ok(result) => Ok(serde_json::from_str(id.text()).ok().map(|key| (key, result.to_owned()))),
+        // There is no place for an error among the answers: the call ends with it.
+        Err(error) => {
+            Err(UpstreamError::Unanswered(format!("answer but an error: {}", error_message(error.get().as_bytes()))))
+        }
     }
 }
 
@@ -132,6 +196,7 @@ impl Waiting for Client<'_, '_, '_> {
     fn relay(&mut self, method: &str, params: Option<&str>, message: &[u8]) -> io::Result<()> {
         let rewritten = match method {
             "notifications/message" if self.wants(params) => return self.outlet.notify(message),
+            "notifications/elicitation/complete" if self.hears_of_urls => return self.outlet.notify(message),
             "notifications/progress" => params.and_then(|params| self.progress.relay(params)),
             "notifications/cancelled" => params.and_then(|params| self.relayed.withdraw(params)),
             // What concerns no call of its own reaches a client by the gateway's own word, if at all.
@@ -147,9 +212,13 @@ impl Waiting for Client<'_, '_, '_> {
             None => Cow::Borrowed(params),
         };
         match self.relayed.ask(id, method, &params) {
-            Asked::Client(message) => self.outlet.notify(&message).map(|()| None),
+            Asked::Client(message) => message.map_or(Ok(()), |message| self.outlet.notify(&message)).map(|()| None),
             Asked::Nobody(answer) => Ok(Some(answer)),
         }
+    }
+
+    fn settle(&mut self) {
+        self.outlet.settle();
     }
 
     fn answer(&mut self) -> Option<Vec<u8>> {

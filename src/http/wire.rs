@@ -91,7 +91,7 @@ pub fn receive_within(stream: &TcpStream, into: &mut Vec<u8>, time: Duration) ->
 }
 
 /// Waits until something can be read (or the end is reached), or something else that is looked at beside it happens.
-pub fn wait_readable(stream: &TcpStream, beside: Beside<'_>, time: Duration) -> io::Result<Waited> {
+pub fn wait_readable(stream: &impl AsFd, beside: Beside<'_>, time: Duration) -> io::Result<Waited> {
     let watched = beside.watched.map(|fd| (fd, GONE, Waited::WatchedGone));
     let called = beside.called.map(|fd| (fd, PollFlags::IN, Waited::Called));
     let unused = PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::empty());

@@ -126,7 +126,7 @@ fn is_token_byte(byte: u8) -> bool {
 }
 
 /// A text as a header value: in Base64 where it has what a header cannot have, or looks as if it had.
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let is_plain = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     match is_plain && text.trim() == text && !text.starts_with("=?") {
         true => text.to_owned(),

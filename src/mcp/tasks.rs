@@ -9,7 +9,7 @@ use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use crate::jsonrpc::{self, ErrorObject, METHOD_NOT_FOUND};
-use crate::mcp::{ClientCapabilities, RawObject};
+use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, RawObject};
 
 /// The extension, as both sides declare it.
 pub const EXTENSION: &str = "io.modelcontextprotocol/tasks";
@@ -17,8 +17,6 @@ pub const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 /// `_meta` of requests of a gateway: whose task it is, since all its clients share its session at an instance.
 pub const OWNER: &str = "io.dcc-mcp/owner";
-/// 2026-07-28: the client lacks a capability that the request needs.
-pub const MISSING_CLIENT_CAPABILITY: i32 = -32021;
 
 /// Whether a tool can be, or must be, called as a task (2025-11-25: `execution.taskSupport`).
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]

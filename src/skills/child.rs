@@ -194,6 +194,7 @@ impl<'i> Running<'i> {
                 Step::Finish { kill_group, why } => return self.finish(kill_group, why),
                 Step::GiveUp(why) => return self.give_up(why),
             }
+            dialog.settle();
             ready = self.wait(wake, watched, dialog.answers(), self.pause(now, idle_due, deadline))?;
             if ready.peer_gone && dialog.peer_gone() {
                 (watched, ready.peer_gone) = (None, false);

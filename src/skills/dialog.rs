@@ -1,7 +1,7 @@
 //! What a running script says, line by line: output, or JSON-RPC messages to the one who called it, and their answers.
 //!
-//! A line of standard output that is a JSON-RPC 2.0 request or notification is a message (`docs/skills.md`); every other
-//! line is output, as it always was. Which of the two is decided when the line is whole.
+//! A line of standard output that is a JSON-RPC 2.0 request or notification, or an array of them, is a message
+//! (`docs/skills.md`); every other line is output, as it always was. Which of the two is decided when the line is whole.
 //!
 //! **Invariant**: output is kept byte for byte and in its order; each question of a script that is listened to gets one
 //! answer, one line, unless the call ends before.
@@ -11,9 +11,11 @@
 
 use std::os::fd::BorrowedFd;
 
+use serde_json::value::RawValue;
+
 use crate::deadline::Deadline;
 use crate::json;
-use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND, Message};
+use crate::jsonrpc::{self, Body, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND, Message};
 use crate::limits::{QUESTIONS_PER_CALL_MAX, SCRIPT_MESSAGE_BYTES_MAX, SCRIPT_MESSAGES_MAX};
 
 /// Whom a running script talks to.
@@ -29,8 +31,12 @@ pub trait Dialog {
     /// The script tells something; `params` is JSON text of an object.
     fn tell(&mut self, method: &str, params: &str);
 
-    /// The script asks something. Its answer will come from `answer` under the number given here.
-    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject>;
+    /// The script asks something under an id of its own, given as JSON text. Its answer will come from `answer` under the
+    /// number given here.
+    fn ask(&mut self, id: &str, method: &str, params: &str) -> Result<u64, ErrorObject>;
+
+    /// All that was asked so far can go out together: the script has nothing more to say for the moment.
+    fn settle(&mut self) {}
 
     /// Readable when `answer` has something to give.
     fn answers(&self) -> Option<BorrowedFd<'_>>;
@@ -50,7 +56,7 @@ impl<F: FnMut()> Dialog for F {
 
     fn tell(&mut self, _: &str, _: &str) {}
 
-    fn ask(&mut self, method: &str, _: &str) -> Result<u64, ErrorObject> {
+    fn ask(&mut self, _: &str, method: &str, _: &str) -> Result<u64, ErrorObject> {
         Err(ErrorObject::new(METHOD_NOT_FOUND, format!("nobody is there to answer {method}")))
     }
 
@@ -191,34 +197,35 @@ impl Conversation {
             return;
         }
         let text = self.output.split_off(line);
-        let message = std::str::from_utf8(&text).ok().and_then(|text| jsonrpc::parse_one(text).ok());
-        match message {
+        match messages(&text) {
             Some(_) if self.messages >= SCRIPT_MESSAGES_MAX || self.deadline.has_passed() => self.ignored += text.len(),
-            Some(Message::Notification { method, params }) => {
-                self.messages += 1;
-                dialog.tell(&method, params.map_or("{}", |params| params.get()));
-            }
-            Some(Message::Request { id, method, params }) => {
-                self.messages += 1;
-                self.ask(id.text(), &method, params.map_or("{}", |params| params.get()), dialog);
-            }
-            Some(Message::Response { .. }) | None => self.output.extend_from_slice(&text),
+            Some(messages) => messages.into_iter().for_each(|message| self.take(message, dialog)),
+            None => self.output.extend_from_slice(&text),
         }
         self.line = self.output.len();
+    }
+
+    fn take(&mut self, message: Message<'_>, dialog: &mut dyn Dialog) {
+        self.messages += 1;
+        match message {
+            Message::Notification { method, params } => dialog.tell(&method, text_of(params)),
+            Message::Request { id, method, params } => self.ask(id.text(), &method, text_of(params), dialog),
+            Message::Response { .. } => {}
+        }
     }
 
     fn ask(&mut self, id: &str, method: &str, params: &str, dialog: &mut dyn Dialog) {
         match self.hearing {
             Hearing::Never => self.asked_in_vain = Some(method.chars().take(100).collect()),
             Hearing::NoMore => {}
-            Hearing::Now => match self.question(method, params, dialog) {
+            Hearing::Now => match self.question(id, method, params, dialog) {
                 Ok(number) => self.open.push((number, id.into())),
                 Err(error) => self.answer(id, &Err(jsonrpc::to_bytes(&error))),
             },
         }
     }
 
-    fn question(&self, method: &str, params: &str, dialog: &mut dyn Dialog) -> Result<u64, ErrorObject> {
+    fn question(&self, id: &str, method: &str, params: &str, dialog: &mut dyn Dialog) -> Result<u64, ErrorObject> {
         if !QUESTIONS.contains(&method) {
             let known = QUESTIONS.join(", ");
             return Err(ErrorObject::new(METHOD_NOT_FOUND, format!("method not found: {method}; ask for {known}")));
@@ -227,7 +234,7 @@ impl Conversation {
             let text = format!("{QUESTIONS_PER_CALL_MAX} questions wait already; read an answer first");
             return Err(ErrorObject::new(INTERNAL_ERROR, text));
         }
-        dialog.ask(method, params)
+        dialog.ask(id, method, params)
     }
 
     /// Puts an answer into one line, whatever line breaks the client wrote between its tokens.
@@ -252,7 +259,22 @@ impl Conversation {
 /// Spares most lines from being read as JSON.
 fn may_be_message(line: &[u8]) -> bool {
     let has = |word: &[u8]| line.windows(word.len()).any(|window| window == word);
-    line.len() <= SCRIPT_MESSAGE_BYTES_MAX && line.trim_ascii_start().starts_with(b"{") && has(b"\"jsonrpc\"")
+    line.len() <= SCRIPT_MESSAGE_BYTES_MAX
+        && matches!(line.trim_ascii_start().first(), Some(b'{' | b'['))
+        && has(b"\"jsonrpc\"")
+}
+
+/// What a line says: one message, or several in an array. `None`: it is output, all of it.
+fn messages(line: &[u8]) -> Option<Vec<Message<'_>>> {
+    let messages = match jsonrpc::parse(line).ok()? {
+        Body::One(message) => vec![message],
+        Body::Batch(messages) => messages.into_iter().collect::<Result<_, _>>().ok()?,
+    };
+    messages.iter().all(|message| !matches!(message, Message::Response { .. })).then_some(messages)
+}
+
+fn text_of(params: Option<&RawValue>) -> &str {
+    params.map_or("{}", RawValue::get)
 }
 
 #[cfg(test)]
@@ -276,7 +298,7 @@ mod tests {
             self.heard.push(format!("{method} {params}"));
         }
 
-        fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
+        fn ask(&mut self, _: &str, method: &str, params: &str) -> Result<u64, ErrorObject> {
             self.asked += 1;
             self.heard.push(format!("{method} {params} = {}", self.asked));
             Ok(self.asked)
@@ -319,7 +341,10 @@ mod tests {
             (&format!("  {progress}\r\n{progress}"), "", &[told, told]),
             (&format!("x{progress}\n"), &format!("x{progress}\n"), &[]),
             (&format!("{progress} x\n"), &format!("{progress} x\n"), &[]),
-            (&format!("[{progress}]\n"), &format!("[{progress}]\n"), &[]),
+            (&format!(" [{progress}, {progress}]\nx"), "x", &[told, told]),
+            (&format!("[{progress},{response}]\n"), &format!("[{progress},{response}]\n"), &[]),
+            (&format!("[{progress},1]\n"), &format!("[{progress},1]\n"), &[]),
+            ("[\"jsonrpc\"]", "[\"jsonrpc\"]", &[]),
             (response, response, &[]),
             ("{\"jsonrpc\":\"2.0\",\n\"method\":\"x\"}", "{\"jsonrpc\":\"2.0\",\n\"method\":\"x\"}", &[]),
             (r#"{"jsonrpc":"1.0","method":"x"}"#, r#"{"jsonrpc":"1.0","method":"x"}"#, &[]),

@@ -158,7 +158,7 @@ fn any_object() -> Box<RawValue> {
 }
 
 /// `source_file`: from the skill folder, or from its `scripts/`.
-fn named_script(folder: &Path, file: &str) -> Result<PathBuf, String> {
+pub fn named_script(folder: &Path, file: &str) -> Result<PathBuf, String> {
     match files::inside(folder, file) {
         Err(files::FileError::Missing { .. }) => {
             let below = format!("scripts/{file}");

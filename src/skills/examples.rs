@@ -192,17 +192,22 @@ fn scenes_are_reported_on() {
     assert!(bench.failure("disk_usage", json!({"folder": "/no/such/folder"})).contains("exit code 2"));
 }
 
-/// A client whose user says yes or no to every question.
+/// A client whose user is asked one thing, and says the same each time.
 struct User {
-    says: bool,
+    question: &'static str,
+    says: Value,
     told: Vec<(String, Value)>,
     asked: Vec<u64>,
     pipe: (io::PipeReader, io::PipeWriter),
 }
 
 impl User {
-    fn new(says: bool) -> User {
-        User { says, told: Vec::new(), asked: Vec::new(), pipe: io::pipe().expect("a pipe can be made") }
+    fn new(yes: bool) -> User {
+        User::asked("Replace 2 frames in", json!({"action": "accept", "content": {"yes": yes}}))
+    }
+
+    fn asked(question: &'static str, says: Value) -> User {
+        User { question, says, told: Vec::new(), asked: Vec::new(), pipe: io::pipe().expect("a pipe can be made") }
     }
 
     fn levels(&self) -> Vec<&str> {
@@ -221,8 +226,8 @@ impl Dialog for User {
         self.told.push((method.to_owned(), serde_json::from_str(params).expect("params are JSON")));
     }
 
-    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
-        assert!(method == "elicitation/create" && params.contains("Replace 2 frames in"), "{method} {params}");
+    fn ask(&mut self, _: &str, method: &str, params: &str) -> Result<u64, ErrorObject> {
+        assert!(method == "elicitation/create" && params.contains(self.question), "{method} {params}");
         self.asked.push(1);
         self.pipe.1.write_all(b"x").map(|()| 1).map_err(|_| ErrorObject::invalid_params("no pipe"))
     }
@@ -234,7 +239,7 @@ impl Dialog for User {
     fn answer(&mut self) -> Option<(u64, Answer)> {
         let number = self.asked.pop()?;
         self.pipe.0.read_exact(&mut [0]).ok()?;
-        Some((number, Ok(json!({"action": "accept", "content": {"yes": self.says}}).to_string().into_bytes())))
+        Some((number, Ok(self.says.to_string().into_bytes())))
     }
 }
 
@@ -277,6 +282,33 @@ fn names_are_checked_and_each_bad_one_is_told() {
     assert_eq!(user.steps(), [1, 2, 3, 4]);
     let texts: Vec<&str> = user.told.iter().filter_map(|(_, params)| params["data"].as_str()).collect();
     assert!(texts.contains(&"a \"b\\c.obj has a blank"), "{texts:?}");
+}
+
+#[test]
+fn names_are_tidied_as_the_user_says() {
+    let bench = start();
+    for (says, expected, left) in [
+        (json!({"action": "accept", "content": {"sign": "-"}}), "2 of 2 files are renamed", ["a-b.obj", "c-d-e", "f"]),
+        (json!({"content": {"sign": "_"}, "action": "accept"}), "2 of 2 files are renamed", ["a_b.obj", "c_d_e", "f"]),
+        (json!({"action": "decline"}), "the user did not want it", ["a b.obj", "c d e", "f"]),
+    ] {
+        let out = Folder::new();
+        for name in ["a b.obj", "c d e", "f"] {
+            out.write(name, "");
+        }
+        let mut user = User::asked("Rename 2 files in", says);
+        let result = bench.talk("tidy_names", &json!({"folder": out.path()}), &mut user);
+        assert!(result["content"][0]["text"].as_str().is_some_and(|text| text.contains(expected)), "{result}");
+        let mut names: Vec<String> = fs::read_dir(out.path())
+            .expect("the folder is there")
+            .flatten()
+            .map(|file| file.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, left);
+        let nobody = bench.result("tidy_names", &json!({"folder": out.path()}));
+        assert_eq!(nobody["isError"] == true, expected.starts_with("the user"), "{nobody}");
+    }
 }
 
 /// The files shown in `docs/skills.md` are skills that load, and their examples of calls work.

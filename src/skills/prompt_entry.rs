@@ -4,13 +4,14 @@
 //! **Bounds**: sizes are those of the manifest.
 //! Left out on purpose: putting values in (`prompts.rs`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::mcp::PromptArgument;
 use crate::skills::document::{Document, Fields, ManifestError, Source};
+use crate::skills::entry::named_script;
 use crate::skills::media;
 use crate::skills::yaml::Node;
 
@@ -22,7 +23,18 @@ pub struct PromptEntry {
     pub title: Option<String>,
     pub description: Option<String>,
     pub arguments: Vec<Argument>,
+    /// Empty where a script writes them.
     pub messages: Vec<Message>,
+    pub script: Option<Script>,
+}
+
+/// What writes the messages when they are asked for.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Relative to the skill folder.
+    pub file: PathBuf,
+    /// It asks while it runs.
+    pub dialog: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -88,16 +100,17 @@ pub fn read_all(folder: &Path, fields: &Fields<'_>) -> Result<Vec<Arc<PromptEntr
 impl PromptEntry {
     fn read(folder: &Path, document: &Document, node: &Node) -> Result<PromptEntry, ManifestError> {
         document.expect_map(node, "an entry of `prompts`")?;
-        document
-            .mention_unknown_keys(node, &["name", "title", "description", "arguments", "template", "messages", "tags"]);
-        let messages = match (document.text(node, "template")?, document.find(node, "messages")) {
-            (Some(text), None) => vec![Message { role: Role::User, body: Body::Text(text) }],
-            (None, Some(messages)) => {
+        document.mention_unknown_keys(node, &KEYS);
+        let script = Script::read(folder, document, node)?;
+        let messages = match (document.text(node, "template")?, document.find(node, "messages"), &script) {
+            (Some(text), None, None) => vec![Message { role: Role::User, body: Body::Text(text) }],
+            (None, Some(messages), None) => {
                 let list = messages.list().filter(|list| !list.is_empty());
                 let list = list.ok_or_else(|| document.wrong(messages, "`messages` must be a list of messages"))?;
                 list.iter().map(|message| Message::read(folder, document, message)).collect::<Result<_, _>>()?
             }
-            _ => return Err(document.wrong(node, "a prompt has either `template` or `messages`")),
+            (None, None, Some(_)) => Vec::new(),
+            _ => return Err(document.wrong(node, "a prompt has one of `template`, `messages`, `source_file`")),
         };
         Ok(PromptEntry {
             name: needed_name(document, node, "a prompt")?,
@@ -105,7 +118,26 @@ impl PromptEntry {
             description: document.text(node, "description")?.map(|text| text.trim().to_owned()),
             arguments: Argument::read_all(document, node)?,
             messages,
+            script,
         })
+    }
+}
+
+const KEYS: [&str; 9] =
+    ["name", "title", "description", "arguments", "template", "messages", "source-file", "dialog", "tags"];
+
+impl Script {
+    fn read(folder: &Path, document: &Document, node: &Node) -> Result<Option<Script>, ManifestError> {
+        let dialog = document.boolean(node, "dialog")?;
+        let Some(file) = document.text(node, "source-file")? else {
+            return match dialog {
+                Some(true) => Err(document.wrong(node, "`dialog` is for a prompt with a `source_file`")),
+                _ => Ok(None),
+            };
+        };
+        let at = document.find(node, "source-file").unwrap_or(node);
+        let file = named_script(folder, &file).map_err(|what| document.wrong(at, &format!("`source_file`: {what}")))?;
+        Ok(Some(Script { file, dialog: dialog.unwrap_or(false) }))
     }
 }
 
@@ -240,11 +272,11 @@ mod tests {
         let front = |lines: &str| format!("---\nname: x\nprompts:\n- name: p\n{lines}---\n");
         let b = |value: &str| format!("---\nname: b\nprompts: {value}\n---\n");
         for (file, text, expected) in [
-            ("SKILL.md", front(""), "SKILL.md:4: a prompt has either `template` or `messages`"),
+            ("SKILL.md", front(""), "SKILL.md:4: a prompt has one of `template`, `messages`, `source_file`"),
             (
                 "SKILL.md",
                 front("  template: t\n  messages: [{text: t}]\n"),
-                "SKILL.md:4: a prompt has either `template` or `messages`",
+                "SKILL.md:4: a prompt has one of `template`, `messages`, `source_file`",
             ),
             ("SKILL.md", front("  template: [t]\n"), "SKILL.md:5: `template` must be text, not a list"),
             ("SKILL.md", front("  messages: []\n"), "SKILL.md:5: `messages` must be a list of messages"),
@@ -313,6 +345,12 @@ mod tests {
                 "SKILL.md",
                 b("{a: 1}"),
                 "SKILL.md:3: `prompts` must be a list, or the name of a file, a folder or several (`*`)",
+            ),
+            ("SKILL.md", front("  source_file: no.sh\n"), "SKILL.md:5: `source_file`: there is no script \"no.sh\""),
+            (
+                "SKILL.md",
+                front("  template: t\n  dialog: true\n"),
+                "SKILL.md:4: `dialog` is for a prompt with a `source_file`",
             ),
             ("SKILL.md", b("none.yaml"), "SKILL.md:3: `prompts`: there is no file \"none.yaml\" in the skill folder"),
             (

@@ -3,7 +3,7 @@
 //! **Invariant**: names are unique and made like those of tools; equal skills make equal lists.
 //! **Thread**: the caller's.
 //! **Bounds**: `PROMPTS_MAX`, `RESULT_BYTES_MAX`, `RESOURCE_BYTES_MAX` an image.
-//! Left out on purpose: prompts that ask their client for more (`input_required`).
+//! Left out on purpose: running the script of a prompt (`run.rs`, `prompt_script.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +19,9 @@ use crate::skills::files;
 use crate::skills::listing::{Listed, Listing};
 use crate::skills::manifest::Skill;
 use crate::skills::prompt_entry::{Argument, Body, PromptEntry, Role};
+use crate::skills::prompt_script;
 use crate::skills::resources::{ResourceSet, from_skill};
-use crate::skills::set::full_name;
+use crate::skills::set::{SkillTool, full_name};
 use crate::skills::template;
 
 /// The prompts of the loaded skills.
@@ -37,6 +38,16 @@ struct SkillPrompt {
     skill: String,
     folder: PathBuf,
     entry: Arc<PromptEntry>,
+    /// What writes it, where that is a script.
+    script: Option<SkillTool>,
+}
+
+/// A prompt that a script writes, with what it is called with.
+pub struct Written<'p> {
+    pub script: &'p SkillTool,
+    /// JSON text of an object.
+    pub arguments: String,
+    pub description: Option<&'p str>,
 }
 
 /// The result of `prompts/get`.
@@ -70,6 +81,7 @@ impl PromptSet {
                 skill: skill.name.clone(),
                 folder: skill.folder.clone(),
                 entry: Arc::clone(entry),
+                script: entry.script.as_ref().map(|script| prompt_script::runnable(skill, entry, script)),
             })
         });
         PromptSet { prompts: Listing::new(prompts, PROMPTS_MAX), resources }
@@ -82,6 +94,21 @@ impl PromptSet {
 
     pub fn list(&self) -> impl Iterator<Item = &Prompt> {
         self.prompts.items().iter().map(|item| &item.prompt)
+    }
+
+    /// A prompt that a script writes, by its name as below; `None` for any other.
+    pub fn written(&self, name: &str, arguments: &Map<String, Value>) -> Result<Option<Written<'_>>, ErrorObject> {
+        let Some(prompt) = self.prompts.find(name) else { return Ok(None) };
+        let Some(script) = &prompt.script else { return Ok(None) };
+        let given = values_of(prompt, arguments)?.into_iter().filter(|(name, _)| arguments.contains_key(name));
+        let given: Map<String, Value> = given.map(|(name, value)| (name, value.into())).collect();
+        let description = prompt.entry.description.as_deref();
+        Ok(Some(Written { script, arguments: Value::Object(given).to_string(), description }))
+    }
+
+    /// Whether the script of a prompt asks while it runs.
+    pub fn asks(&self, name: &str) -> bool {
+        self.prompts.find(name).and_then(|prompt| prompt.script.as_ref()).is_some_and(|script| script.dialog)
     }
 
     /// JSON text of the result of `prompts/get`, by the full name or by the prompt's own where only one has it.

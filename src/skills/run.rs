@@ -428,7 +428,7 @@ mod tests {
             self.told.push(format!("{method} {params}"));
         }
 
-        fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
+        fn ask(&mut self, _: &str, method: &str, params: &str) -> Result<u64, ErrorObject> {
             if method == "roots/list" {
                 return Err(ErrorObject::new(METHOD_NOT_FOUND, "no roots"));
             }

@@ -48,7 +48,7 @@ impl Dialog for TaskDialog<'_> {
         }
     }
 
-    fn ask(&mut self, method: &str, params: &str) -> Result<u64, ErrorObject> {
+    fn ask(&mut self, _: &str, method: &str, params: &str) -> Result<u64, ErrorObject> {
         asking::check(Some(self.task.client), method, params)?;
         self.task.ask(method, params)
     }

@@ -7,6 +7,7 @@
 //! **Thread**: the connection's.
 //! **Bounds**: a wait ends with the task, whose time is bounded.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -139,6 +140,7 @@ impl TaskService {
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         let params: InputParams = read(call)?;
+        let mut first = BTreeSet::new();
         let task = match &params.request_state {
             None => {
                 let task = self.start(tool, call, ("", client), None)?;
@@ -154,18 +156,21 @@ impl TaskService {
             Some(state) => {
                 let unknown = || ErrorObject::invalid_params("this requestState is none of ours, or too old");
                 let task = self.table.find_asking(state, &tool.tool.name).ok_or_else(unknown)?;
+                first.extend(task.look().questions.into_keys());
                 answer(&task, params.input_responses.unwrap_or_default())?;
                 task
             }
         };
         let seen = task.look();
+        // What the script asks after the answers, if it is that quick, is the task's.
+        let is_first = |number| params.request_state.is_none() || first.contains(number);
         match seen.ending.as_deref() {
             // It had nothing to ask: it is no task, but a call that is over.
             Some(Ending::Result { json, .. }) if params.request_state.is_none() => {
                 self.table.forget(&task);
                 Ok(Payload::Owned(json.clone()))
             }
-            None if !seen.questions.is_empty() => {
+            None if seen.questions.keys().any(is_first) => {
                 let asked = json!({"resultType": "input_required", "inputRequests": view::input_requests(&seen),
                     "requestState": task.id});
                 Ok(Payload::Typed(jsonrpc::to_bytes(&asked)))
@@ -244,9 +249,10 @@ impl Asked<'_> {
             }
             let params = with_related_task(question.params.as_bytes(), &task.id);
             // A client that does not offer this leaves the question to others.
-            if let Ok((own, message)) = self.questions.begin(&question.method, &String::from_utf8_lossy(&params)) {
+            let asked = self.questions.begin("null", &question.method, &String::from_utf8_lossy(&params));
+            if let Ok((own, message)) = asked {
                 self.open.push((own, *number));
-                outlet.notify(&message)?;
+                message.iter().try_for_each(|message| outlet.notify(message))?;
             }
         }
         Ok(())

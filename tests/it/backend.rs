@@ -34,6 +34,12 @@ pub enum Manner {
     Stream { steps: u64, result: Value },
     /// Answers a call with an event stream that breaks off before the response.
     BrokenStream,
+    /// Asks this (method and params) on the stream of a call, and tells in its result what was answered.
+    Asks(Value),
+    /// Knows 2026-07-28 alone. Answers a call with these `inputRequests`, and a repeat with what was answered.
+    Stateless(Value),
+    /// Answers the first call by sending its user to a URL, later ones with a text.
+    UrlFirst,
     /// The same after progress; whoever comes back for the rest gets this result.
     ResumedStream { result: Value },
 }
@@ -276,9 +282,12 @@ fn serve(shared: &Shared, stream: TcpStream) {
 }
 
 fn answer(shared: &Shared, message: &Value, writer: &mut TcpStream) -> std::io::Result<()> {
-    let Some(id) = message.get("id") else {
+    let Some(id) = message.get("id").filter(|_| message.get("method").is_some()) else {
         return writer.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
     };
+    if let Manner::Stateless(requests) = &shared.manner {
+        return write_json(writer, &stateless(shared, message, requests), "");
+    }
     let result = match message["method"].as_str().unwrap_or("") {
         "initialize" => json!({
             "protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}},
@@ -301,7 +310,35 @@ fn answer_call(shared: &Shared, message: &Value, writer: &mut TcpStream) -> std:
     let response = |result: &Value| json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
     match &shared.manner {
         Manner::Silent | Manner::SilentCalls => Ok(()),
+        Manner::Stateless(_) => Ok(()),
         Manner::Json(result) => write_json(writer, &response(result), ""),
+        Manner::UrlFirst => {
+            let calls = lock(&shared.requests).iter().filter(|message| message["method"] == "tools/call").count();
+            let elicitation =
+                json!({"mode": "url", "elicitationId": "e1", "url": "https://example.com/go", "message": "Go there."});
+            let error = json!({"code": -32042, "message": "go first", "data": {"elicitations": [elicitation]}});
+            let answer = match calls {
+                1 => json!({"jsonrpc": "2.0", "id": message["id"], "error": error}),
+                _ => response(&json!({"content": [{"type": "text", "text": "welcome"}]})),
+            };
+            write_json(writer, &answer, "")
+        }
+        Manner::Asks(question) => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            writer.write_all(head.as_bytes())?;
+            let id = format!("question {}", message["id"]);
+            let question =
+                json!({"jsonrpc": "2.0", "id": id, "method": question["method"], "params": question["params"]});
+            write_chunk(writer, &format!("event: message\ndata: {question}\n\n"))?;
+            let answered = || {
+                let requests = lock(&shared.requests);
+                requests.iter().find(|message| message["id"] == json!(id) && message.get("method").is_none()).cloned()
+            };
+            let answer = crate::wait::until_some(crate::wait::PATIENCE, "an answer", answered);
+            let result = json!({"content": [], "structuredContent": {"answer": answer}});
+            write_chunk(writer, &format!("event: message\ndata: {}\n\n", response(&result)))?;
+            writer.write_all(b"0\r\n\r\n")
+        }
         Manner::BrokenStream => {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
             writer.write_all(head.as_bytes())?;
@@ -331,6 +368,32 @@ fn answer_call(shared: &Shared, message: &Value, writer: &mut TcpStream) -> std:
             writer.write_all(b"0\r\n\r\n")
         }
     }
+}
+
+/// The response of a server that knows 2026-07-28 alone.
+fn stateless(shared: &Shared, message: &Value, requests: &Value) -> Value {
+    let (id, method, params) = (&message["id"], message["method"].as_str().unwrap_or(""), &message["params"]);
+    let head = lock(&shared.heads).last().cloned().unwrap_or_default().to_ascii_lowercase();
+    let says = |field: &str, value: &str| head.contains(&format!("{field}: {}", value.to_ascii_lowercase()));
+    let is_right = params["_meta"]["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
+        && params["_meta"]["io.modelcontextprotocol/clientCapabilities"].is_object()
+        && says("mcp-protocol-version", "2026-07-28")
+        && says("mcp-method", method)
+        && params["name"].as_str().is_none_or(|name| says("mcp-name", name))
+        && !head.contains("mcp-session-id");
+    let result = match method {
+        "initialize" => return json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "too old"}}),
+        _ if !is_right => return json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32020, "message": head}}),
+        "server/discover" => json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}),
+        "tools/list" => {
+            json!({"resultType": "complete", "tools": *lock(&shared.tools), "ttlMs": 0, "cacheScope": "private"})
+        }
+        _ if params["requestState"] == "opaque 1" => json!({"resultType": "complete", "content": [],
+            "structuredContent": {"answers": params["inputResponses"]}}),
+        _ => json!({"resultType": "input_required", "inputRequests": requests, "requestState": "opaque 1"}),
+    };
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
 }
 
 /// The response to the last call, for a request that names the last event of its stream.

@@ -16,6 +16,8 @@ pub const ACCEPT_BOTH: &str = "application/json, text/event-stream";
 pub const R03: &str = "2025-03-26";
 pub const R06: &str = "2025-06-18";
 pub const R11: &str = "2025-11-25";
+/// The revision without a handshake.
+pub const MODERN: &str = "2026-07-28";
 
 /// A reply that was read whole.
 #[derive(Clone, Debug)]
@@ -555,6 +557,30 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Reply> {
 }
 
 /// The status of a GET, or nothing when there is no answer.
+/// A request of 2026-07-28, from a client that offers these capabilities, and its reply.
+#[track_caller]
+pub fn modern(address: SocketAddr, path: &str, method: &str, params: &Value, capabilities: &Value) -> Reply {
+    let mut connection = Connection::open(address).expect("a connection");
+    connection.send(&modern_request(address, path, method, params, capabilities)).expect("it is sent");
+    connection.read_reply(PATIENCE).expect("a reply")
+}
+
+/// The bytes of such a request.
+pub fn modern_request(address: SocketAddr, path: &str, method: &str, params: &Value, capabilities: &Value) -> Vec<u8> {
+    let mut params = params.clone();
+    params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
+    params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities.clone();
+    let body = json!({"jsonrpc": "2.0", "id": "modern", "method": method, "params": params}).to_string();
+    let mut headers = vec![
+        ("Accept", ACCEPT_BOTH),
+        ("Content-Type", "application/json"),
+        ("MCP-Protocol-Version", MODERN),
+        ("Mcp-Method", method),
+    ];
+    headers.extend(params["name"].as_str().or(params["uri"].as_str()).map(|name| ("Mcp-Name", name)));
+    encode(address, "POST", path, &headers, Some(body.as_bytes()))
+}
+
 pub fn status(address: SocketAddr, path: &str) -> Option<u16> {
     get(address, path).ok().map(|reply| reply.status)
 }

@@ -25,6 +25,7 @@ mod protocol;
 mod registry;
 mod replicas;
 mod resume;
+mod rounds;
 mod security;
 mod skills;
 mod streams;

@@ -64,6 +64,53 @@ pub fn probe(skills: &Path) {
     script(&folder.join("scripts/sleep.sh"), SLEEP);
 }
 
+const DESK: &str = r"---
+name: desk
+description: Asks
+dcc: python
+tools:
+  - {name: ask, description: Asks for a name and for the folders of the client., source_file: scripts/ask.sh, dialog: true}
+  - {name: visit, description: Sends the user to a page., source_file: scripts/visit.sh, dialog: true}
+prompts:
+  - {name: brief, source_file: scripts/brief.sh, dialog: true}
+---
+";
+
+const ASK: &str = r#"#!/bin/sh
+read -r _
+name='{"jsonrpc":"2.0","id":"name","method":"elicitation/create","params":{"message":"Who?","requestedSchema":{"type":"object","properties":{"name":{"type":"string"}}}}}'
+roots='{"jsonrpc":"2.0","id":"where","method":"roots/list"}'
+echo "[$name,$roots]"
+read -r one
+read -r other
+printf '%s\n' "$one" "$other" | grep -q '"error"' && exit 1
+echo "thank you"
+"#;
+
+const VISIT: &str = r#"#!/bin/sh
+read -r _
+echo '{"jsonrpc":"2.0","id":"login","method":"elicitation/create","params":{"mode":"url","elicitationId":"l1","url":"https://example.com/login","message":"Log in, please."}}'
+read -r answer
+case $answer in *accept*) echo "welcome" ;; *) exit 1 ;; esac
+"#;
+
+const BRIEF: &str = r#"#!/bin/sh
+read -r _
+echo '{"jsonrpc":"2.0","id":"subject","method":"sampling/createMessage","params":{"messages":[],"maxTokens":9}}'
+read -r answer
+case $answer in *'"text":"'*) echo "About what was said." ;; *) exit 1 ;; esac
+"#;
+
+/// The skill `desk`, whose tools `ask` and `visit` and whose prompt `brief` ask.
+pub fn desk(skills: &Path) {
+    let folder = skills.join("desk");
+    write(&folder.join("SKILL.md"), DESK);
+    script(&folder.join("scripts/ask.sh"), ASK);
+    script(&folder.join("scripts/visit.sh"), VISIT);
+    script(&folder.join("scripts/brief.sh"), BRIEF);
+    write(&folder.join("resources/note.txt"), "A note.\n");
+}
+
 /// A skill of form C, in which each script is a tool: `(file name, text)`.
 pub fn plain(skills: &Path, name: &str, scripts: &[(&str, &str)]) -> PathBuf {
     let folder = skills.join(name);

@@ -5,8 +5,9 @@
 //! `> gateway POST /mcp`. What differs from run to run is masked: `<session>`, `<event>`, `<port>`, `<short>`, `<task>`,
 //! `<time>`. `{session}` in a request is the id that the last `initialize` got, `{short}` begins the names of the instance's
 //! tools, `{instance}` is its id, `{question}` the id of the last request that the server made, `{task}` that of the task
-//! told of last. `> the stream goes on` sends nothing: what comes is what the stream before it says next. Files named
-//! `…-offer-…` are played with skills that have prompts and resources, tell and ask.
+//! told of last, `{state}` the last `requestState`. `> the stream goes on` sends nothing: what comes is what the stream before
+//! it says next. Files named `…-offer-…` are played with skills that have prompts and resources, tell and ask, those named
+//! `…-asking` with one that asks.
 //! `UPDATE=1 cargo test --test it transcripts` rewrites what came back.
 
 use std::cell::RefCell;
@@ -43,6 +44,8 @@ struct Player {
     task: RefCell<String>,
     /// The last id of a request that the server made, as JSON text.
     question: String,
+    /// The last `requestState`.
+    state: String,
     /// The last stream, which may have more to say.
     stream: Option<EventStream>,
 }
@@ -73,7 +76,7 @@ fn what_is_said_is_what_the_transcripts_say() {
 /// Plays a file; what comes back differently, or nothing. With `UPDATE` set the file is rewritten.
 fn compare(file: &Path) -> Option<String> {
     let before = fs::read_to_string(file).expect("a readable transcript");
-    let after = Player::new(file.to_string_lossy().contains("-offer-")).play(&before);
+    let after = Player::new(&file.to_string_lossy()).play(&before);
     if env::var_os("UPDATE").is_some() {
         fs::write(file, after).expect("the transcript is rewritten");
         return None;
@@ -124,10 +127,13 @@ fn every_method_is_in_a_transcript_of_every_revision() {
 }
 
 impl Player {
-    fn new(offers: bool) -> Player {
+    fn new(file: &str) -> Player {
         let world = World::new();
         skill::probe(&world.skills());
-        if offers {
+        if file.contains("-asking") {
+            skill::desk(&world.skills());
+        }
+        if file.contains("-offer-") {
             offer::write_skill(&world.skills());
             dialog::write_skill(&world.skills());
         }
@@ -136,8 +142,8 @@ impl Player {
         let tool = format!("{}__probe_tools__echo", instance.short());
         let mut session = Session::open(world.gateway(), R06);
         until(PATIENCE, "the tool is listed", || session.tool_names().contains(&tool));
-        let (session, task, question) = (String::new(), RefCell::default(), String::new());
-        Player { world, instance, session, task, question, stream: None }
+        let (session, task, question, state) = (String::new(), RefCell::default(), String::new(), String::new());
+        Player { world, instance, session, task, question, state, stream: None }
     }
 
     fn play(&mut self, text: &str) -> String {
@@ -229,7 +235,11 @@ impl Player {
         lines
     }
 
-    fn body(&self, reply: &Reply) -> Vec<String> {
+    fn body(&mut self, reply: &Reply) -> Vec<String> {
+        let message: Value = serde_json::from_str(&reply.text()).unwrap_or_default();
+        if let Some(state) = message["result"]["requestState"].as_str() {
+            self.state = state.to_owned();
+        }
         self.json(&reply.text())
     }
 
@@ -260,9 +270,10 @@ impl Player {
             (version, "\"version\": \"<version>\""),
         ]
         .into();
-        let question = (!self.question.is_empty()).then(|| (self.question.clone(), "<question>"));
+        let drawn = [(self.question.clone(), "<question>"), (self.state.clone(), "<state>")];
+        let drawn = drawn.into_iter().filter(|(text, _)| !text.is_empty());
         // The longest first: the short form is a part of the id.
-        let mut masks: Vec<_> = masks.into_iter().chain(question).collect();
+        let mut masks: Vec<_> = masks.into_iter().chain(drawn).collect();
         masks.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
         masks.iter().fold(line.to_owned(), |line, (text, mask)| line.replace(text, mask))
     }
@@ -274,6 +285,7 @@ impl Player {
             ("{short}", self.instance.short()),
             ("{instance}", &self.instance.instance_id),
             ("{question}", &self.question),
+            ("{state}", &self.state),
             ("{task}", &task),
         ];
         values.iter().fold(line.to_owned(), |line, (name, value)| line.replace(name, value))

@@ -18,8 +18,9 @@ def say(**message):
 
 def ask_all(**questions):
     """The answers by key, of questions given as (method, params); what the client cannot be asked is missing."""
-    for key, (method, params) in questions.items():
-        say(id=key, method=method, params=params)
+    requests = [{"jsonrpc": "2.0", "id": key, "method": method, "params": params} for key, (method, params) in questions.items()]
+    # In one line, they are put to the client in one go.
+    print(json.dumps(requests), flush=True)
     answers, open_keys = {}, set(questions)
     while open_keys:
         answer = json.loads(sys.stdin.readline())
