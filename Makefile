@@ -6,8 +6,9 @@ CARGO ?= cargo
 PYTHON ?= python3
 SECONDS ?= 600
 TARGETS ?=
+CASES ?=
 
-.PHONY: help check test unit it model replay tiny fuzz clients conformance demo run bench bench-takeover soak install
+.PHONY: help check test unit it model replay tiny fuzz clients conformance demo run bench bench-takeover soak faults chaos simulate bench-registry install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,7 +18,7 @@ check: ## formatting, clippy with warnings denied, tests but the clients': what 
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory unit replay it
 
-test: check model tiny clients conformance ## installs whatever the tests need and runs them all
+test: check model tiny clients conformance faults chaos ## installs whatever the tests need and runs them all
 
 unit: ## tests beside the code
 	$(CARGO) test --locked --lib
@@ -57,6 +58,20 @@ run: ## one instance in the foreground, with the example skills; it takes port 9
 
 bench: ## speed beside nginx, in one run; installs nginx and wrk where they are missing
 	$(PYTHON) tests/bench/run.py
+
+faults: ## full, read-only, slow and failing folders, a host that is cut off, under running processes; a minute; needs root
+	$(CARGO) build --locked --quiet --bins
+	$(PYTHON) tests/faults/run.py $(CASES)
+
+chaos: ## twenty instances, three gateways behind nginx, faults of all kinds for 100 s; needs root; SEED=n has a run again
+	$(CARGO) build --locked --quiet --bins
+	$(PYTHON) tests/chaos/run.py
+
+simulate: ## SEEDS=100000 runs of the simulated registry and election; SEED=n has one again
+	SEEDS=$${SEEDS:-100000} $(CARGO) test --locked --release --lib simulation -- --nocapture
+
+bench-registry: ## 100 to 1,000 instances on one folder: time, CPU and writes of a scan; 200 that register in one second
+	$(PYTHON) tests/bench/registry.py
 
 bench-takeover: ## the gateway is killed 200 times with 1, 3 and 5 standbys while clients call; about fifteen minutes
 	$(PYTHON) tests/bench/takeover.py

@@ -124,7 +124,12 @@ impl App {
         let gateway_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
         let catalogue = parts::start_catalogue(&config, &store, &access, &gateway_hub)?;
         let seen = Arc::clone(&catalogue);
-        let settings = Settings { own_id: Some(instance_id.to_owned()), stale_timeout: config.stale_timeout };
+        let beat = Arc::clone(&heartbeat);
+        let settings = Settings {
+            own_id: Some(instance_id.to_owned()),
+            stale_timeout: config.stale_timeout,
+            can_write: Box::new(move || beat.can_write()),
+        };
         let scanner = Scanner::start(store, settings, Box::new(move |view| seen.see(view)));
         let scanner = Arc::new(scanner.map_err(AppError::Thread)?);
         let election = None;
@@ -167,6 +172,7 @@ impl App {
             ),
             catalogue: Arc::clone(&self.catalogue),
             status: Status::new(self.gateway_checks(&slot), Arc::clone(&self.draining)),
+            settle: parts::settle(&self.scanner, &self.catalogue),
             handover: self.handover(advertised, &slot),
         };
         let heartbeat = Arc::clone(&self.heartbeat);

@@ -160,6 +160,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(all(target_os = "linux", not(feature = "tiny-http")))]
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::net::TcpStream;

@@ -68,6 +68,8 @@ pub struct GatewaySite {
     pub endpoint: Endpoint,
     pub catalogue: Arc<Catalogue>,
     pub status: Status,
+    /// Holds lists back where what the catalogue knows is old because this process was paused.
+    pub settle: Box<dyn Fn() + Send + Sync>,
     pub handover: Handover,
 }
 
@@ -235,6 +237,9 @@ impl Site for GatewaySite {
         exchange: &mut Exchange<'_>,
         headers: &[(&str, &str)],
     ) -> io::Result<()> {
+        if matches!(route, Route::Mcp | Route::McpInstance | Route::McpDcc | Route::Instances) {
+            (self.settle)();
+        }
         match route {
             Route::Mcp | Route::McpInstance | Route::McpDcc if comes_from_a_gateway(request) => {
                 let message = "this is a gateway; the registry row that led a gateway here is of no instance";

@@ -7,7 +7,8 @@
 //! revision. After `stop` nothing is written any more.
 //! **Thread**: `heartbeat` alone writes; what is wanted is shared under a lock that is never held during I/O, so that
 //! no change can be lost to a full inbox and many changes make one writing.
-//! **Bounds**: inbox of one, as two wake-ups are one; retries from `BEAT_RETRY_MIN` up to the interval.
+//! **Bounds**: inbox of one, as two wake-ups are one; retries from `BEAT_RETRY_MIN` up to the interval. A writing that
+//! does not come back is told after `SCAN_TIME_MAX`, and makes the registry unwritable after `BEAT_TIME_MAX`.
 //! Left out on purpose: ending a process whose listener hangs (`app.rs`, by `failed_probes`).
 
 use std::io;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::{Backoff, Complaint};
 use crate::hash::fnv64_hex;
-use crate::limits::{BEAT_RETRY_MIN, REGISTRY_RETRY_MAX, TOOL_LIST_BYTES_MAX};
+use crate::limits::{BEAT_RETRY_MIN, BEAT_TIME_MAX, REGISTRY_RETRY_MAX, SCAN_TIME_MAX, TOOL_LIST_BYTES_MAX};
 use crate::metrics::{self, RegistryError};
 use crate::os;
 use crate::registry::entry::{Beat, Entry, EntryError, Status};
@@ -37,8 +38,23 @@ struct Wake;
 
 struct Shared {
     wanted: Mutex<Wanted>,
-    health: Mutex<Result<(), String>>,
+    health: Mutex<Health>,
     failed_probes: AtomicU32,
+}
+
+/// How the last beat went, and since when the next is being written.
+#[derive(Debug, Default, PartialEq)]
+struct Health {
+    trouble: Option<Trouble>,
+    writing_since: Option<Instant>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Trouble {
+    /// Nothing was written, on purpose: the own listener does not answer.
+    Silent,
+    /// It could not be written.
+    Registry(String),
 }
 
 #[derive(Clone)]
@@ -74,7 +90,7 @@ impl Heartbeat {
         let published = (tools.clone(), entry.tools_revision.clone());
         let shared = Arc::new(Shared {
             wanted: Mutex::new(Wanted { entry, tools, change: 0 }),
-            health: Mutex::new(Ok(())),
+            health: Mutex::default(),
             failed_probes: AtomicU32::new(0),
         });
         let mut state = State {
@@ -129,7 +145,12 @@ impl Heartbeat {
 
     /// Whether the last beat was written; else why not.
     pub fn health(&self) -> Result<(), String> {
-        lock(&self.shared.health).clone()
+        lock(&self.shared.health).told(Instant::now())
+    }
+
+    /// Whether the registry takes what we write. Where it does not, the silence of others says nothing about them.
+    pub fn can_write(&self) -> bool {
+        lock(&self.shared.health).can_write(Instant::now())
     }
 
     /// How many times in a row the own listener has not answered.
@@ -183,7 +204,7 @@ impl Work for State {
         }
         let failed = self.shared.failed_probes.fetch_add(1, Ordering::Relaxed) + 1;
         log::warn!("event=heartbeat_withheld why=\"the own listener does not answer\" probes={failed}");
-        *lock(&self.shared.health) = Err("the own listener does not answer".to_owned());
+        lock(&self.shared.health).trouble = Some(Trouble::Silent);
         self.interval
     }
 
@@ -198,8 +219,10 @@ impl Work for State {
 impl State {
     /// Writes, and says when to write again.
     fn beat(&mut self) -> Duration {
+        lock(&self.shared.health).writing_since = Some(Instant::now());
         let written = self.write();
-        *lock(&self.shared.health) = written.as_ref().copied().map_err(ToString::to_string);
+        let trouble = written.as_ref().err().map(|error| Trouble::Registry(error.to_string()));
+        *lock(&self.shared.health) = Health { trouble, writing_since: None };
         match written {
             Ok(()) => {
                 log::trace!("heartbeat seq={}", self.seq);
@@ -245,6 +268,28 @@ impl State {
     }
 }
 
+impl Health {
+    fn told(&self, now: Instant) -> Result<(), String> {
+        let silence = self.writing_for(now);
+        if silence > SCAN_TIME_MAX {
+            return Err(format!("the registry folder has not taken a heartbeat for {} s", silence.as_secs()));
+        }
+        match &self.trouble {
+            None => Ok(()),
+            Some(Trouble::Silent) => Err("the own listener does not answer".to_owned()),
+            Some(Trouble::Registry(error)) => Err(error.clone()),
+        }
+    }
+
+    fn can_write(&self, now: Instant) -> bool {
+        !matches!(self.trouble, Some(Trouble::Registry(_))) && self.writing_for(now) <= BEAT_TIME_MAX
+    }
+
+    fn writing_for(&self, now: Instant) -> Duration {
+        self.writing_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
 /// Kept, so that the file can be written again when it was removed.
 fn read_tools(store: &Store, entry: &Entry) -> Option<Arc<[u8]>> {
     let is_published = !entry.tools_revision.is_empty();
@@ -270,8 +315,8 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
+    use crate::faults;
     use crate::registry::entry::tests::sample;
-    use crate::registry::files::faults;
     use crate::registry::files::tests::Folder;
 
     const INTERVAL: Duration = Duration::from_millis(30);
@@ -383,47 +428,101 @@ mod tests {
         assert!(beat.stop());
     }
 
-    /// Every file operation fails in turn; the next beat mends all.
+    #[test]
+    fn a_writing_that_hangs_is_told() {
+        let start = Instant::now();
+        let after = |time: Duration, trouble: Option<Trouble>| {
+            let health = Health { trouble, writing_since: Some(start) };
+            (health.can_write(start + time), health.told(start + time).is_ok())
+        };
+        let instant = Duration::from_millis(1);
+        assert_eq!(after(BEAT_TIME_MAX, None), (true, true));
+        assert_eq!(after(BEAT_TIME_MAX + instant, None), (false, true), "slow, and nobody's silence counts");
+        assert_eq!(after(SCAN_TIME_MAX + instant, None), (false, false));
+        assert_eq!(after(Duration::ZERO, Some(Trouble::Silent)), (true, false), "that is not the registry's fault");
+        assert_eq!(after(Duration::ZERO, Some(Trouble::Registry("full".to_owned()))), (false, false));
+    }
+
+    /// Every file operation of registering, publishing and beating fails in turn. It is told unless it does not matter,
+    /// nobody else's file is touched, and the next beat mends all.
     #[test]
     fn each_file_operation_fails_once() {
-        let mut nth = 1;
-        loop {
+        let operations = faults::with_each_failure(|nth, failing| {
             let folder = Folder::new();
             let store = Store::open(&folder.0);
-            let entry = sample("a");
-            let wanted = Wanted { entry, tools: Some(Arc::from(&b"[1]"[..])), change: 0 };
-            let shared = Arc::new(Shared {
-                wanted: Mutex::new(wanted),
-                health: Mutex::new(Ok(())),
-                failed_probes: AtomicU32::new(0),
-            });
-            let mut state = State {
-                store: store.clone(),
-                shared: shared.clone(),
-                interval: INTERVAL,
-                probe: Box::new(|| true),
-                answers: true,
-                seq: 0,
-                written: 0,
-                published: (None, String::new()),
-                pauses: Backoff::new(BEAT_RETRY_MIN, INTERVAL),
-                complaint: Complaint::new(REGISTRY_RETRY_MAX),
-                has_ticked: true,
-            };
-            let failed = faults::with_failure(nth, || {
-                state.tick();
-            });
+            let others = bystanders(&store);
+            let (mut state, shared) = registered(&store);
+            let mut rested = Duration::ZERO;
+            failing(&mut || rested = state.tick());
             let named = read(&store).map(|entry| entry.tools_revision).unwrap_or_default();
             assert!(named.is_empty() || store.has_tools("a"), "operation {nth}: a revision without its list");
+            let is_whole = named == sample("a").tools_revision;
+            assert!(
+                is_whole || rested == BEAT_RETRY_MIN && lock(&shared.health).trouble.is_some(),
+                "operation {nth}: told"
+            );
             state.tick();
-            assert_eq!(*lock(&shared.health), Ok(()), "operation {nth}");
+            assert_eq!(*lock(&shared.health), Health::default(), "operation {nth}");
             assert_eq!(read(&store).map(|entry| entry.tools_revision), Some(sample("a").tools_revision));
             assert!(store.has_tools("a"));
-            if !failed {
-                break;
+            assert_eq!(bystanders(&store), others, "operation {nth}");
+        });
+        assert!(operations > 8, "two files were written: {operations} operations");
+    }
+
+    /// The same at the end: what is left is told, and another process with our id keeps its entry.
+    #[test]
+    fn each_file_operation_of_leaving_fails_once() {
+        let operations = faults::with_each_failure(|nth, failing| {
+            let folder = Folder::new();
+            let store = Store::open(&folder.0);
+            let (mut state, _) = registered(&store);
+            state.tick();
+            let others = bystanders(&store);
+            let failed = failing(&mut || Work::stop(&mut state));
+            assert!(failed || (read(&store).is_none() && !store.has_tools("a")), "operation {nth}");
+            Work::stop(&mut state);
+            assert_eq!(bystanders(&store), others, "operation {nth}");
+        });
+        assert!(operations >= 7, "read and four removals: {operations} operations");
+    }
+
+    /// A heartbeat that has not written anything yet.
+    fn registered(store: &Store) -> (State, Arc<Shared>) {
+        let wanted = Wanted { entry: sample("a"), tools: Some(Arc::from(&b"[1]"[..])), change: 0 };
+        let shared =
+            Arc::new(Shared { wanted: Mutex::new(wanted), health: Mutex::default(), failed_probes: AtomicU32::new(0) });
+        let state = State {
+            store: store.clone(),
+            shared: shared.clone(),
+            interval: Duration::from_secs(5),
+            probe: Box::new(|| true),
+            answers: true,
+            seq: 0,
+            written: 0,
+            published: (None, String::new()),
+            pauses: Backoff::new(BEAT_RETRY_MIN, Duration::from_secs(5)),
+            complaint: Complaint::new(REGISTRY_RETRY_MAX),
+            has_ticked: true,
+        };
+        (state, shared)
+    }
+
+    /// Files beside ours, with what they hold; made where they are missing.
+    fn bystanders(store: &Store) -> Vec<(String, Option<String>)> {
+        let names =
+            ["instances/b.json", "tools/b.json", "instances/.b.json.tmp", "instances/notes.txt", "services.json"];
+        for name in names {
+            let path = store.root().join(name);
+            let folder = path.parent().expect("it is in a folder");
+            if !folder.join("made").exists() {
+                fs::create_dir_all(folder).expect("a folder can be made");
+                fs::write(&path, name).expect("a file can be written");
             }
-            nth += 1;
         }
-        assert!(nth > 8, "two files were written");
+        for folder in ["", "instances", "tools"] {
+            fs::write(store.root().join(folder).join("made"), "").expect("a file can be written");
+        }
+        names.map(|name| (name.to_owned(), fs::read_to_string(store.root().join(name)).ok())).into()
     }
 }

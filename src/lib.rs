@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod base64;
 pub mod deadline;
+pub mod faults;
 pub mod hash;
 pub mod limits;
 pub mod logging;

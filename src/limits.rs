@@ -156,10 +156,16 @@ pub const PRUNES_PER_SCAN_MAX: usize = 64;
 pub const PROBES_MAX: usize = 32;
 /// Time a port gets to accept a probe.
 pub const PROBE_TIME_MAX: Duration = Duration::from_millis(500);
+/// Where a port decides who lives, it is asked again after this time: what answered may have died since.
+pub const PORT_ASKED_EVERY: Duration = Duration::from_secs(5);
 /// The registry is called unreachable when a scan has not come back for this time (a hung network file system).
 pub const SCAN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause between two scans of the registry.
 pub const SCAN_EVERY: Duration = Duration::from_millis(500);
+/// A scan that is late by so much shows that this process was paused (or starved): what it knows is old.
+pub const SLEPT_AFTER: Duration = Duration::from_secs(1);
+/// Lists then wait so long for the scan. Beyond: they are answered by what was known.
+pub const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// A stopping instance goes on accepting for two scans of the others, who hand it calls until they have seen it gone.
 pub const SEEN_TO_BE_GONE_AFTER: Duration = Duration::from_secs(1);
 /// Pause between two tries to bind the gateway port.
@@ -187,6 +193,9 @@ pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 pub const SCAN_RETRY_MAX: Duration = Duration::from_secs(5);
 /// First pause before a heartbeat that could not be written is tried again; it doubles up to the heartbeat interval.
 pub const BEAT_RETRY_MIN: Duration = Duration::from_millis(500);
+/// A heartbeat that takes longer to write than this shows that others cannot write theirs either, so that nobody's silence
+/// counts: a slow file system must not make the living stale.
+pub const BEAT_TIME_MAX: Duration = Duration::from_secs(2);
 /// A new gateway looks at the registry once more before it answers with lists. Beyond: it answers with what it knows.
 pub const TAKEOVER_LOOK_MAX: Duration = Duration::from_secs(1);
 /// Longest pause between retries of a registry that fails.

@@ -113,7 +113,7 @@ fn instances_of_gateway(gateway: SocketAddr, token_file: Option<PathBuf>) -> Res
 
 fn instances_of_registry(registry_dir: PathBuf, stale_timeout: Duration) -> Result<Value, QueryError> {
     let error = |error: String| QueryError::Registry { path: registry_dir.clone(), error };
-    let settings = Settings { own_id: None, stale_timeout };
+    let settings = Settings { own_id: None, stale_timeout, can_write: Box::new(|| true) };
     let scanner = Scanner::start(Store::open(&registry_dir), settings, Box::new(|_| {}));
     let scanner = scanner.map_err(|source| error(source.to_string()))?;
     let deadline = Deadline::after(WARM_UP_MAX);

@@ -1,14 +1,14 @@
 //! Who lives: what one observer concludes from its scans of the registry folder.
 //!
 //! An instance is live while its heartbeat changed within the stale timeout *as this observer saw it*, by its own
-//! monotonic clock; clocks of two hosts are never compared. One rule, `judge`, decides for all:
+//! monotonic clock; clocks of two hosts are never compared. One rule, `judge` (`registry/track.rs`), decides for all:
 //!
 //! | what is known | verdict |
 //! |---|---|
 //! | same host and pid namespace, and the process is gone | dead; anybody removes its files |
-//! | no change for the stale timeout, all of it observed | dead; a gateway removes its files |
+//! | no change for the stale timeout, all of it observed while it could have been written | dead; a gateway removes its files |
 //! | changed within the stale timeout, or seen for the first time with a recent heartbeat | live |
-//! | seen for the first time with an old heartbeat, or unchanged for long, partly while we (or the registry) slept | its port answers: live; it does not: hidden; not known yet: as before |
+//! | seen for the first time with an old heartbeat, or unchanged for long, partly while we (or the registry) slept or the registry could not be written | its port answers: live; it does not: hidden; not known yet: as before |
 //!
 //! **Invariant**: pure; the clock and the world come in as arguments. Nothing is dead by a time that was not observed.
 //! What is unknown or of a newer form is not judged at all.
@@ -20,17 +20,19 @@ pub mod facts;
 pub mod files;
 pub mod foreign;
 pub mod store;
+mod track;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::limits::{FOREIGN_PID_GRACE, INSTANCES_MAX, OBSERVED_GAP_MAX, PROBE_TIME_MAX};
+use crate::limits::{INSTANCES_MAX, OBSERVED_GAP_MAX, PROBE_TIME_MAX};
 use crate::registry::entry::Entry;
 use crate::registry::facts::Facts;
 use crate::registry::files::FolderId;
-use crate::registry::foreign::{Row, Rows};
-use crate::registry::store::{Found, Scan, Skipped};
+use crate::registry::foreign::Rows;
+use crate::registry::store::{Scan, Skipped};
+use crate::registry::track::{Round, Sighting, Track, Verdict};
 
 /// A live instance.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ pub enum Origin {
 pub struct View {
     /// Live ones, by type, then id.
     pub instances: Vec<Arc<Instance>>,
-    /// Why the registry cannot be read now; the instances are those of the last scan then.
+    /// Why the registry, or what it holds, cannot be read now; the instances are those that were read last.
     pub error: Option<String>,
     /// Whether all instances that were there at the start have been seen and judged.
     pub complete: bool,
@@ -96,62 +98,6 @@ pub struct Observer {
     folder: Option<FolderId>,
     complete: bool,
     tracks: BTreeMap<String, Track>,
-}
-
-#[derive(Debug)]
-struct Track {
-    instance: Arc<Instance>,
-    /// Name of a foreign row's lock.
-    lock: Option<String>,
-    /// Time without a change that was really observed.
-    observed: Duration,
-    /// Its heartbeat has changed before our eyes.
-    has_beaten: bool,
-    /// At first sight its heartbeat was recent by the wall clock.
-    was_recent: bool,
-    port: Option<bool>,
-    was_live: bool,
-    /// Its folder has been replaced; it is expected to come back.
-    is_awaited: bool,
-}
-
-/// What `judge` decides from.
-#[derive(Clone, Copy, Debug)]
-struct Evidence {
-    is_gone: bool,
-    observed: Duration,
-    elapsed: Duration,
-    stale: Duration,
-    has_beaten: bool,
-    was_recent: bool,
-    was_live: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Live,
-    Hidden,
-    /// Hidden until its port has been probed.
-    Unknown,
-    Dead(Death),
-}
-
-fn judge(evidence: &Evidence, port: impl FnOnce() -> Option<bool>) -> Verdict {
-    if evidence.is_gone {
-        return Verdict::Dead(Death::ProcessGone);
-    }
-    if evidence.observed >= evidence.stale {
-        return Verdict::Dead(Death::Stale);
-    }
-    if evidence.elapsed < evidence.stale && (evidence.has_beaten || evidence.was_recent) {
-        return Verdict::Live;
-    }
-    match port() {
-        Some(true) => Verdict::Live,
-        Some(false) => Verdict::Hidden,
-        None if evidence.was_live => Verdict::Live,
-        None => Verdict::Unknown,
-    }
 }
 
 impl Instance {
@@ -199,7 +145,8 @@ impl Observer {
     pub fn observe(&mut self, scan: &Scan, foreign: &Rows, moment: Moment, facts: &dyn Facts) -> (View, Vec<Prune>) {
         let began = *self.began.get_or_insert(moment.now);
         let gap = self.last.map_or(Duration::ZERO, |last| moment.now.saturating_duration_since(last));
-        let round = Round { moment, step: gap.min(OBSERVED_GAP_MAX), stale: self.stale };
+        let step = facts.can_write().then(|| gap.min(OBSERVED_GAP_MAX));
+        let round = Round { moment, step, stale: self.stale };
         let folder_is_new = self.last.is_some() && self.folder != scan.folder;
         (self.last, self.folder) = (Some(moment.now), scan.folder);
 
@@ -217,9 +164,24 @@ impl Observer {
         let is_patient = moment.now.saturating_duration_since(began) < PROBE_TIME_MAX * 2;
         self.complete |= unknown == 0 || !is_patient;
         view.complete = self.complete;
+        view.error = self.own_entry_unread(scan);
         let over_limit = view.skipped.over_limit + scan.skipped.over_limit;
         view.skipped = Skipped { over_limit, foreign: foreign.skipped, ..scan.skipped };
         (view, prunes)
+    }
+
+    /// What still holds when the folder could not be looked at: nobody came or went, but a process may have gone and,
+    /// of those not heard of for long, a port may not answer.
+    pub fn observe_failure(&mut self, error: String, moment: Moment, facts: &dyn Facts) -> View {
+        let round = Round { moment, step: None, stale: self.stale };
+        let (view, _, _) = self.judge_all(&round, facts);
+        View { error: Some(error), complete: self.complete, ..view }
+    }
+
+    /// Where not even the own entry can be read, which was written a moment ago, the folder cannot be trusted.
+    fn own_entry_unread(&self, scan: &Scan) -> Option<String> {
+        let own = scan.found.iter().find(|found| self.own_id.as_ref() == Some(&found.entry.instance_id))?;
+        (!own.readable).then(|| "entries cannot be read, not even our own".to_owned())
     }
 
     /// Moves the track of what was seen over to `seen`. The first sighting of an id in a scan counts: ours before rows.
@@ -242,7 +204,7 @@ impl Observer {
             let is_own = self.own_id.as_deref() == Some(&id);
             track.is_awaited |= folder_is_new && track.was_live;
             if is_own || (track.is_awaited && track.was_live && track.instance.origin == Origin::Ours) {
-                track.observed += round.step;
+                track.stay_silent(round);
                 seen.entry(id).or_insert(track);
             }
         }
@@ -274,109 +236,7 @@ impl Observer {
     }
 }
 
-/// What is the same for all tracks in one scan.
-struct Round {
-    moment: Moment,
-    /// Time since the last scan, as far as it counts as observed.
-    step: Duration,
-    stale: Duration,
-}
-
-struct Sighting<'a> {
-    entry: &'a Arc<Entry>,
-    origin: Origin,
-    lock: Option<&'a String>,
-    modified: Option<f64>,
-    readable: bool,
-}
-
-impl Sighting<'_> {
-    fn of_ours(found: &Found) -> Sighting<'_> {
-        let (entry, modified, readable) = (&found.entry, Some(found.modified), found.readable);
-        Sighting { entry, origin: Origin::Ours, lock: None, modified, readable }
-    }
-
-    fn of_row(row: &Row) -> Sighting<'_> {
-        Sighting { entry: &row.entry, origin: Origin::Foreign, lock: row.lock.as_ref(), modified: None, readable: true }
-    }
-
-    fn instance(&self, beat_seen: Instant) -> Arc<Instance> {
-        Arc::new(Instance { entry: self.entry.clone(), origin: self.origin, beat_seen })
-    }
-
-    fn is_recent(&self, round: &Round) -> bool {
-        let recent = |at: f64| (round.moment.wall - at).abs() < round.stale.as_secs_f64();
-        recent(self.entry.heartbeat.at) || self.modified.is_some_and(recent)
-    }
-}
-
-impl Track {
-    fn seen_first(sighting: &Sighting<'_>, round: &Round) -> Track {
-        Track {
-            instance: sighting.instance(round.moment.now),
-            lock: sighting.lock.cloned(),
-            observed: Duration::ZERO,
-            has_beaten: false,
-            was_recent: sighting.is_recent(round),
-            port: None,
-            was_live: false,
-            is_awaited: false,
-        }
-    }
-
-    fn seen_again(mut self, sighting: &Sighting<'_>, round: &Round) -> Track {
-        let before = &self.instance.entry;
-        let has_changed = before.heartbeat.seq != sighting.entry.heartbeat.seq
-            || before.registered_at != sighting.entry.registered_at
-            || !before.has_same_owner(sighting.entry);
-        self.is_awaited = false;
-        self.lock = sighting.lock.cloned();
-        if has_changed {
-            self.instance = sighting.instance(round.moment.now);
-            (self.has_beaten, self.observed, self.port) = (true, Duration::ZERO, None);
-            return self;
-        }
-        if !Arc::ptr_eq(before, sighting.entry) {
-            self.instance = sighting.instance(self.instance.beat_seen);
-        }
-        if sighting.readable {
-            self.observed += round.step;
-        }
-        self
-    }
-
-    fn judge(&mut self, round: &Round, facts: &dyn Facts) -> Verdict {
-        let instance = self.instance.clone();
-        let entry = &instance.entry;
-        if let Some(held) = self.lock.as_ref().and_then(|lock| facts.lock_is_held(lock)) {
-            return if held { Verdict::Live } else { Verdict::Dead(Death::ProcessGone) };
-        }
-        if instance.origin == Origin::Foreign && self.is_missed(entry, facts) {
-            return Verdict::Hidden;
-        }
-        let same_host = instance.origin == Origin::Ours && entry.host_id == facts.host_id();
-        let evidence = Evidence {
-            is_gone: same_host && facts.process_is_gone(entry.pid, entry.pid_start),
-            observed: self.observed,
-            elapsed: round.moment.now.saturating_duration_since(instance.beat_seen),
-            stale: round.stale,
-            has_beaten: self.has_beaten,
-            was_recent: self.was_recent,
-            was_live: self.was_live,
-        };
-        judge(&evidence, || {
-            self.port = self.port.or_else(|| facts.port_answers(&entry.host, entry.port));
-            self.port
-        })
-    }
-
-    /// A foreign row names a pid, but not of which pid namespace: that it is missing here proves nothing, unless its
-    /// heartbeats are missing as well.
-    fn is_missed(&self, entry: &Entry, facts: &dyn Facts) -> bool {
-        let is_silent = !self.has_beaten || self.observed >= FOREIGN_PID_GRACE;
-        is_silent && facts.is_this_host(&entry.host) && facts.process_is_gone(entry.pid, None)
-    }
-}
-
+#[cfg(test)]
+pub mod simulation;
 #[cfg(test)]
 mod tests;

@@ -2,25 +2,26 @@
 //!
 //! `latest()` is the newest view, heartbeats included; `out` gets a view only when it says something new.
 //!
-//! **Invariant**: a registry that fails takes nothing away: the last view stays, with the error in it.
+//! **Invariant**: a registry that fails takes nothing away: the last view stays, with the error in it, but for those who
+//! are found dead without it.
 //! **Thread**: `scanner` owns the observer and is the only one that waits for the folder. When that hangs, `latest()`
 //! and `health()` still answer.
-//! **Bounds**: inbox of one; `SCAN_EVERY`, `SCAN_RETRY_MAX`, `PRUNES_PER_SCAN_MAX`.
+//! **Bounds**: inbox of one; `SCAN_EVERY`, `SCAN_RETRY_MAX`, `PRUNES_PER_SCAN_MAX`, `SLEPT_AFTER`.
 //! Left out on purpose: waiting for file events, which network file systems do not have.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
 use crossbeam_channel::bounded;
 
 use crate::backoff::{Backoff, Complaint};
-use crate::limits::{PRUNES_PER_SCAN_MAX, REGISTRY_RETRY_MAX, SCAN_EVERY, SCAN_RETRY_MAX, SCAN_TIME_MAX};
+use crate::limits::{PRUNES_PER_SCAN_MAX, REGISTRY_RETRY_MAX, SCAN_EVERY, SCAN_RETRY_MAX, SCAN_TIME_MAX, SLEPT_AFTER};
 use crate::metrics::{self, RegistryError};
 use crate::os;
-use crate::registry::facts::{Facts, HostFacts};
+use crate::registry::facts::{CanWrite, Facts, HostFacts};
 use crate::registry::foreign::Rows;
 use crate::registry::store::{ScanCache, Skipped, Store, StoreError};
 use crate::registry::{Death, Moment, Observer, Prune, View};
@@ -29,11 +30,11 @@ use crate::worker::{Work, Worker};
 /// What takes the views; it runs on the thread `scanner` and must not wait.
 pub type Out = Box<dyn Fn(Arc<View>) + Send>;
 
-#[derive(Clone, Debug)]
 pub struct Settings {
     /// The own instance, shown live always.
     pub own_id: Option<String>,
     pub stale_timeout: Duration,
+    pub can_write: CanWrite,
 }
 
 pub struct Scanner {
@@ -48,6 +49,24 @@ struct Shared {
     view: Mutex<Arc<View>>,
     is_gateway: AtomicBool,
     started: Instant,
+    pace: Mutex<Pace>,
+}
+
+/// How old what we know is, for requests that come just when a process that was paused wakes.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// When the last scan that ended began.
+    seen: Instant,
+    /// Until the next.
+    pause: Duration,
+    /// It was said already that a scan is overdue, and none has ended in time since.
+    is_waited_for: bool,
+}
+
+impl Pace {
+    fn has_slept(&self, now: Instant) -> bool {
+        !self.is_waited_for && now.saturating_duration_since(self.seen) > self.pause + SLEPT_AFTER
+    }
 }
 
 struct State {
@@ -67,10 +86,11 @@ struct State {
 impl Scanner {
     /// The first scan starts at once.
     pub fn start(store: Store, settings: Settings, out: Out) -> io::Result<Scanner> {
-        let facts = Box::new(HostFacts::new(store.root().to_owned()));
-        let view = Mutex::new(Arc::new(View::unknown()));
-        let shared = Arc::new(Shared { view, is_gateway: AtomicBool::new(false), started: Instant::now() });
-        let state = State::new(store, settings, facts, out, shared.clone());
+        let Settings { own_id, stale_timeout, can_write } = settings;
+        let facts = Box::new(HostFacts::new(store.root().to_owned(), can_write));
+        let shared = Arc::new(Shared::new());
+        let observer = Observer::new(own_id, stale_timeout);
+        let state = State::new(store, observer, facts, out, shared.clone());
         Ok(Scanner { worker: Worker::start("scanner", 1, state)?, shared })
     }
 
@@ -111,18 +131,49 @@ impl Scanner {
         self.worker.send_within(nudge, limit) && told.recv_timeout(limit).is_ok()
     }
 
+    /// For a process that was paused: `act` is done, once, when the scan is overdue, before anybody else gets an answer
+    /// here. A registry that is slow is no such case, after the first time.
+    pub fn on_waking(&self, act: impl FnOnce()) {
+        let mut pace = lock(&self.shared.pace);
+        if pace.has_slept(Instant::now()) {
+            pace.is_waited_for = true;
+            act();
+        }
+    }
+
     pub fn stop(&self) -> bool {
         self.worker.stop()
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
+    fn new() -> Shared {
+        let started = Instant::now();
+        Shared {
+            view: Mutex::new(Arc::new(View::unknown())),
+            is_gateway: AtomicBool::new(false),
+            started,
+            pace: Mutex::new(Pace { seen: started, pause: Duration::ZERO, is_waited_for: false }),
+        }
+    }
+
     fn latest(&self) -> Arc<View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.view).clone()
     }
 
     fn set(&self, view: Arc<View>) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
+        *lock(&self.view) = view;
+    }
+
+    /// A scan that began then has ended, and the next is due after this pause.
+    fn looked(&self, began: Instant, pause: Duration) {
+        let mut pace = lock(&self.pace);
+        let is_waited_for = pace.is_waited_for && began.elapsed() > SLEPT_AFTER;
+        *pace = Pace { seen: began, pause, is_waited_for };
     }
 }
 
@@ -148,12 +199,12 @@ impl Work for State {
 }
 
 impl State {
-    fn new(store: Store, settings: Settings, facts: Box<dyn Facts + Send>, out: Out, shared: Arc<Shared>) -> State {
+    fn new(store: Store, observer: Observer, facts: Box<dyn Facts + Send>, out: Out, shared: Arc<Shared>) -> State {
         State {
             store,
             cache: ScanCache::default(),
             foreign: Rows::default(),
-            observer: Observer::new(settings.own_id, settings.stale_timeout),
+            observer,
             facts,
             told: None,
             out,
@@ -164,11 +215,18 @@ impl State {
         }
     }
 
-    /// One scan; the pause until the next, and whose files can be removed.
+    /// One scan and what follows from it; the pause until the next, and whose files can be removed.
     fn look(&mut self) -> (Duration, Vec<Prune>) {
-        let moment = Moment { now: Instant::now(), wall: os::wall_clock() };
+        let began = Instant::now();
+        let (pause, prunes) = self.look_at(began);
+        self.shared.looked(began, pause);
+        (pause, prunes)
+    }
+
+    fn look_at(&mut self, now: Instant) -> (Duration, Vec<Prune>) {
+        let moment = Moment { now, wall: os::wall_clock() };
         let scanned = self.store.scan(&mut self.cache);
-        metrics::REGISTRY_SCAN.record(moment.now.elapsed());
+        metrics::REGISTRY_SCAN.record(now.elapsed());
         match scanned {
             Ok(scan) => {
                 self.foreign.refresh(self.store.root());
@@ -182,7 +240,7 @@ impl State {
             }
             Err(error) => {
                 metrics::REGISTRY_ERRORS.record(RegistryError::Read);
-                self.tell_error(&error, moment.now);
+                self.tell_error(&error, moment);
                 (self.pauses.failed(), Vec::new())
             }
         }
@@ -199,12 +257,13 @@ impl State {
         }
     }
 
-    fn tell_error(&mut self, error: &StoreError, now: Instant) {
-        if self.complaint.failed(now) {
+    fn tell_error(&mut self, error: &StoreError, moment: Moment) {
+        if self.complaint.failed(moment.now) {
             log::warn!("event=registry_not_read error=\"{error}\"");
         }
         let last = self.shared.latest();
-        self.tell(View { error: Some(error.to_string()), ..View::clone(&last) });
+        let view = self.observer.observe_failure(error.to_string(), moment, self.facts.as_ref());
+        self.tell(View { skipped: last.skipped, scanned: last.scanned, ..view });
     }
 
     fn prune(&mut self, prunes: &[Prune]) {
@@ -244,6 +303,7 @@ mod tests {
     use crossbeam_channel::Receiver;
 
     use super::*;
+    use crate::faults;
     use crate::heartbeat::Heartbeat;
     use crate::registry::entry::Status;
     use crate::registry::entry::tests::sample;
@@ -251,9 +311,10 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn start(folder: &Folder, own: Option<&str>, stale: Duration) -> (Scanner, Receiver<Arc<View>>) {
+    fn start_in(folder: &Folder, own: Option<&str>, stale: Duration) -> (Scanner, Receiver<Arc<View>>) {
         let (send, views) = bounded(64);
-        let settings = Settings { own_id: own.map(str::to_owned), stale_timeout: stale };
+        let can_write = Box::new(|| true);
+        let settings = Settings { own_id: own.map(str::to_owned), stale_timeout: stale, can_write };
         let out = Box::new(move |view| drop(send.try_send(view)));
         (Scanner::start(Store::open(&folder.0), settings, out).expect("a thread can be started"), views)
     }
@@ -271,7 +332,7 @@ mod tests {
     fn what_comes_changes_and_goes_is_told_once() {
         let folder = Folder::new();
         let store = Store::open(&folder.0);
-        let (scanner, views) = start(&folder, None, Duration::from_secs(30));
+        let (scanner, views) = start_in(&folder, None, Duration::from_secs(30));
         assert!(next(&views, &scanner).instances.is_empty(), "the first complete scan is told");
 
         let beat = Heartbeat::start(store.clone(), sample("a"), Duration::from_millis(20), Box::new(|| true));
@@ -308,7 +369,7 @@ mod tests {
             store.write_entry(entry).expect("an entry can be written");
             store.publish_tools(&entry.instance_id, b"[]").expect("a list can be written");
         }
-        let (scanner, views) = start(&folder, None, Duration::from_millis(700));
+        let (scanner, views) = start_in(&folder, None, Duration::from_millis(700));
         assert_eq!(ids(&next(&views, &scanner)), ["stale"], "provisionally live by its time");
         assert!(next(&views, &scanner).instances.is_empty(), "hidden when it went stale");
         assert_eq!(store.read_entry("gone").expect("readable"), None);
@@ -325,11 +386,89 @@ mod tests {
     }
 
     #[test]
+    fn who_has_slept_is_told_once_and_a_slow_registry_is_no_sleep() {
+        let start = Instant::now();
+        let pace = Pace { seen: start, pause: SCAN_EVERY, is_waited_for: false };
+        let after = |pace: Pace, time: Duration| pace.has_slept(start + time);
+        let late = SCAN_EVERY + SLEPT_AFTER + Duration::from_millis(1);
+        assert!(!after(pace, SCAN_EVERY + SLEPT_AFTER) && after(pace, late));
+        assert!(!after(Pace { pause: SCAN_RETRY_MAX, ..pace }, late), "it fails, and is left in peace for longer");
+        assert!(!after(Pace { is_waited_for: true, ..pace }, late * 100));
+
+        let folder = Folder::new();
+        let (scanner, _views) = start_in(&folder, None, Duration::from_secs(30));
+        scanner.look_now(PATIENCE);
+        assert!(scanner.stop());
+        let told = |scanner: &Scanner| {
+            let mut told = false;
+            scanner.on_waking(|| told = true);
+            told
+        };
+        std::thread::sleep(late);
+        assert!(told(&scanner) && !told(&scanner), "once");
+        scanner.shared.looked(start, SCAN_EVERY);
+        assert!(!told(&scanner), "the scan was slow");
+        scanner.shared.looked(Instant::now(), SCAN_EVERY);
+        std::thread::sleep(late);
+        assert!(told(&scanner), "it was in time, and we have slept again");
+    }
+
+    /// Every file operation of looking and removing fails in turn: the living stay listed, what is unknown stays where it is,
+    /// the dead are never listed again, and the next look has removed their files.
+    #[test]
+    fn each_file_operation_fails_once() {
+        let mut child = Command::new("true").spawn().expect("true runs");
+        let pid = child.id();
+        child.wait().expect("true ends");
+        let operations = faults::with_each_failure(|nth, failing| {
+            let folder = Folder::new();
+            let store = Store::open(&folder.0);
+            for id in ["alive", "gone"] {
+                store.publish_tools(id, b"[]").expect("a list can be written");
+                store.write_entry(&sample(id)).expect("an entry can be written");
+            }
+            for name in ["junk.json", "notes.txt", ".gone.json.tmp.bak"] {
+                fs::write(folder.0.join("instances").join(name), "somebody's").expect("written");
+            }
+            let shared = Arc::new(Shared::new());
+            let facts = Box::new(HostFacts::new(folder.0.clone(), Box::new(|| true)));
+            let observer = Observer::new(None, Duration::from_secs(30));
+            let mut state = State::new(store.clone(), observer, facts, Box::new(|_| {}), shared.clone());
+            state.tick();
+            assert_eq!(ids(&shared.latest()), ["alive", "gone"]);
+            store.write_entry(&crate::registry::entry::Entry { pid, ..sample("gone") }).expect("written");
+            failing(&mut || {
+                state.tick();
+            });
+            let view = shared.latest();
+            assert!(ids(&view).contains(&"alive"), "operation {nth}");
+            let is_told = view.error.is_some() || view.skipped.unreadable > 0;
+            assert!(is_told || ids(&view) == ["alive"], "operation {nth}: the dead are listed and nothing is told");
+            state.tick();
+            assert_eq!(ids(&shared.latest()), ["alive"], "operation {nth}");
+            assert!(shared.latest().error.is_none());
+            state.tick();
+            assert!(
+                store.read_entry("gone").expect("readable").is_none() && !store.has_tools("gone"),
+                "operation {nth}"
+            );
+            assert!(
+                store.read_entry("alive").expect("readable").is_some() && store.has_tools("alive"),
+                "operation {nth}"
+            );
+            for name in ["junk.json", "notes.txt", ".gone.json.tmp.bak"] {
+                assert!(folder.0.join("instances").join(name).exists(), "operation {nth}: {name}");
+            }
+        });
+        assert!(operations > 12, "a scan, a look before removing, four removals: {operations} operations");
+    }
+
+    #[test]
     fn a_failing_registry_keeps_the_last_view_and_recovers() {
         let folder = Folder::new();
         let store = Store::open(&folder.0);
         store.write_entry(&sample("a")).expect("an entry can be written");
-        let (scanner, views) = start(&folder, None, Duration::from_secs(30));
+        let (scanner, views) = start_in(&folder, None, Duration::from_secs(30));
         assert_eq!(ids(&next(&views, &scanner)), ["a"]);
         let (there, aside) = (folder.0.join("instances"), folder.0.join("aside"));
         fs::rename(&there, &aside).and_then(|()| fs::write(&there, "")).expect("a file in the place of the folder");

@@ -1,6 +1,6 @@
 """Servers for the scripts of `tests/` and the demonstration: started, waited for, ended by their own process ids.
 
-Standard library only. Used by the scripts in `tests/clients/`, `tests/bench/` and `tests/soak/`.
+Standard library only. Used by the scripts in the folders beside it and by the demonstration.
 """
 
 import contextlib
@@ -121,16 +121,7 @@ class World:
 
     def start(self, *args, competes=True, **environment):
         """Starts one process of the program and gives its instance id once it is registered."""
-        instance = str(uuid.uuid4())
-        gateway_port = self.gateway_port if competes else 0
-        fixed = ["--registry-dir", str(self.registry), "--gateway-port", str(gateway_port)]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("DCC_MCP_")}
-        log = open(self.folder / f"{instance}.log", "wb")
-        with log:
-            command = [self.program, *fixed, "--instance-id", instance, *args]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean | environment)
-        self.processes.append(process)
-        self.by_id[instance] = process
+        instance, process = self.launch(*args, competes=competes, **environment)
 
         def registered():
             if process.poll() is not None:
@@ -140,10 +131,26 @@ class World:
         until("the instance is registered", registered)
         return instance
 
+    def launch(self, *args, competes=True, prefix=(), registry=None, instance=None, **environment):
+        """Starts one process, with these words before its own, and waits for nothing; gives its instance id and itself."""
+        instance = instance or str(uuid.uuid4())
+        gateway_port = self.gateway_port if competes else 0
+        fixed = ["--registry-dir", str(registry or self.registry), "--gateway-port", str(gateway_port)]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DCC_MCP_")}
+        log = open(self.folder / f"{instance}.log", "ab")
+        with log:
+            command = [*prefix, self.program, *fixed, "--instance-id", instance, *args]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean | environment)
+        self.processes.append(process)
+        self.by_id[instance] = process
+        return instance, process
+
     def entry(self, instance):
         """The registry entry of an instance, or nothing where there is none."""
-        file = self.registry / "instances" / f"{instance}.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            return json.loads((self.registry / "instances" / f"{instance}.json").read_text())
+        except FileNotFoundError:
+            return None
 
     def gateway(self):
         """The instance that serves the gateway port, by its own entry; waits until there is one."""

@@ -22,10 +22,12 @@ use crate::heartbeat::Heartbeat;
 use crate::http::server::{Server, bind};
 use crate::hub::Hub;
 use crate::instance::{InstanceService, InstanceSite, state_of};
+use crate::limits::SETTLE_MAX;
 use crate::logging::{FileConfig, LogConfig};
 use crate::os;
 use crate::registry::entry::Entry;
 use crate::registry::store::Store;
+use crate::scanner::Scanner;
 use crate::skills::{OnChange, Skills, SkillsConfig};
 use crate::status::{Check, Status};
 
@@ -148,6 +150,18 @@ pub fn serve_instance(
     let listener = given.map_or_else(|| bind(address), Ok).map_err(|error| AppError::Bind(address, error))?;
     let front = Arc::new(Front { access: Arc::clone(access), site });
     Server::start("instance", listener, config.max_connections, front).map_err(|error| AppError::Bind(address, error))
+}
+
+/// Where this process was paused, lists wait for the scan that is overdue.
+pub fn settle(scanner: &Arc<Scanner>, catalogue: &Arc<Catalogue>) -> Box<dyn Fn() + Send + Sync> {
+    let (scanner, catalogue) = (Arc::clone(scanner), Arc::clone(catalogue));
+    Box::new(move || {
+        scanner.on_waking(|| {
+            catalogue.hold(SETTLE_MAX, None);
+            let catalogue = Arc::clone(&catalogue);
+            scanner.look_soon(Box::new(move || catalogue.release()));
+        });
+    })
 }
 
 /// Listening sockets that the service manager has given us.

@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::FileConfig;
 use super::line::utc_day;
+use crate::faults::step;
 use crate::limits::{FOLDER_NAMES_MAX, LOG_NAMES_MAX, LOG_RETRY_EVERY};
 
 const PREFIX: &str = "dcc-mcp-server.";
@@ -103,6 +104,7 @@ impl RotatingFile {
             live = open(&self.config, today)?;
         }
         // One call for the whole line, so that a killed process leaves whole lines.
+        step("write")?;
         live.file.write_all(&bytes)?;
         live.bytes += bytes.len() as u64;
         self.state = State::Open(live);
@@ -119,9 +121,11 @@ fn rotation_is_due(bytes: u64, day: u64, line: u64, today: u64, bytes_max: u64) 
 /// Moves every file one number up; the last is overwritten or removed.
 fn rotate(path: &Path, files_max: usize) -> io::Result<()> {
     if files_max <= 1 {
+        step("remove")?;
         return fs::remove_file(path);
     }
     for number in (0..files_max - 1).rev() {
+        step("rename")?;
         match fs::rename(numbered(path, number), numbered(path, number + 1)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -139,6 +143,7 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
 
 /// Opens the file of the first name that nobody else holds, and removes what is too old in the folder.
 fn open(config: &FileConfig, today: u64) -> io::Result<Live> {
+    step("make folder")?;
     DirBuilder::new().recursive(true).mode(0o750).create(&config.folder)?;
     for attempt in 1..=LOG_NAMES_MAX {
         let name = match attempt {
@@ -160,12 +165,14 @@ fn open_and_lock(path: &Path, today: u64) -> io::Result<Option<Live>> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o640).custom_flags(flags);
+    step("open")?;
     let mut file = options.open(path)?;
+    step("look")?;
     let facts = file.metadata()?;
     if !facts.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "the log file is not a regular file"));
     }
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if step("lock").is_err() || flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(None);
     }
     // Between opening and locking, another process may have removed the file as one of the dead.
@@ -174,6 +181,7 @@ fn open_and_lock(path: &Path, today: u64) -> io::Result<Option<Live>> {
     }
     let mut bytes = file.metadata()?.len();
     if bytes > 0 && last_byte(&mut file)? != b'\n' {
+        step("write")?;
         file.write_all(b"\n")?;
         bytes += 1;
     }
@@ -184,6 +192,7 @@ fn open_and_lock(path: &Path, today: u64) -> io::Result<Option<Live>> {
 /// A disk that was full, or a kill, can have left half a line.
 fn last_byte(file: &mut File) -> io::Result<u8> {
     let mut byte = [0];
+    step("read")?;
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut byte)?;
     Ok(byte[0])
@@ -198,7 +207,7 @@ struct Found {
 
 /// Removes own files beyond the count, and the oldest of the dead. What fails is left for the next time.
 fn prune(dir: &Path, own: &str, files_max: usize) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = step("list").and_then(|()| fs::read_dir(dir)) else { return };
     let mut dead = Vec::new();
     // The locks are held until all is done, so that no process starts to write to a file that is about to go.
     let mut locks = Vec::new();
@@ -206,13 +215,13 @@ fn prune(dir: &Path, own: &str, files_max: usize) {
     for entry in entries.take(FOLDER_NAMES_MAX).flatten() {
         let Some(file_name) = entry.file_name().to_str().map(str::to_owned) else { continue };
         let Some((name, number)) = name_and_number(&file_name) else { continue };
-        let Ok(facts) = entry.metadata() else { continue };
+        let Ok(facts) = step("look").and_then(|()| entry.metadata()) else { continue };
         if !facts.is_file() {
             continue;
         }
         if name == own {
             if number >= files_max {
-                let _ = fs::remove_file(entry.path());
+                let _ = step("remove").and_then(|()| fs::remove_file(entry.path()));
             }
             continue;
         }
@@ -229,7 +238,7 @@ fn prune(dir: &Path, own: &str, files_max: usize) {
         }
     }
     for found in surplus(dead, files_max) {
-        let _ = fs::remove_file(dir.join(found.file_name));
+        let _ = step("remove").and_then(|()| fs::remove_file(dir.join(found.file_name)));
     }
 }
 
@@ -262,7 +271,7 @@ fn is_name(name: &str) -> bool {
 /// Whether no process holds the file; then we do, by what is put into `locks`.
 fn is_unlocked(path: &Path, locks: &mut Vec<File>) -> bool {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    match step("open").and_then(|()| OpenOptions::new().read(true).custom_flags(flags).open(path)) {
         Ok(file) => {
             let unlocked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
             if unlocked {
@@ -279,6 +288,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::faults;
 
     struct Folder(PathBuf);
 
@@ -481,6 +491,63 @@ mod tests {
         assert!(matches!(write(LOG_RETRY_EVERY + Duration::from_secs(1)), Written::StillFailed));
         assert!(matches!(write(LOG_RETRY_EVERY * 2), Written::Again(4)));
         assert_eq!(fs::read_to_string(place.join("dcc-mcp-server.me.log")).unwrap(), "line\n");
+    }
+
+    /// Every file operation of writing, rotating and pruning fails in turn. Lines are lost only where that is said, files of
+    /// the living and of strangers stay, and all is well again after the pause.
+    #[test]
+    fn each_file_operation_fails_once() {
+        let operations = faults::with_each_failure(|nth, failing| {
+            let folder = Folder::new(&format!("nth-{nth}"));
+            let mut other = folder.log("other", 1000, 2);
+            write(&mut other, "of the living");
+            for name in
+                ["notes.txt", "dcc-mcp-server.dead.log", "dcc-mcp-server.dead.log.1", "dcc-mcp-server.dead.log.2"]
+            {
+                fs::write(folder.0.join(name), "old\n").unwrap();
+            }
+            fs::write(folder.0.join("dcc-mcp-server.me.log"), "half a li").unwrap();
+            fs::write(folder.0.join("dcc-mcp-server.me.log.7"), "from a time with more files").unwrap();
+            let (mut log, start) = (folder.log("me", 12, 3), Instant::now());
+            let mut outcomes = Vec::new();
+            let mut put = |log: &mut RotatingFile, number: u32, after: Duration| {
+                let written = log.write(&format!("line {number}"), SystemTime::now(), start + after);
+                outcomes.push((number, written));
+            };
+            failing(&mut || (1..=3).for_each(|number| put(&mut log, number, Duration::ZERO)));
+            (4..=5).for_each(|number| put(&mut log, number, LOG_RETRY_EVERY * 2));
+
+            let lost =
+                outcomes.iter().filter(|(_, written)| matches!(written, Written::FailedNow(_) | Written::StillFailed));
+            let lost: Vec<u32> = lost.map(|(number, _)| *number).collect();
+            let told = outcomes.iter().find_map(|(_, written)| match written {
+                Written::Again(count) => Some(*count as usize),
+                _ => None,
+            });
+            assert_eq!(told.unwrap_or(0), lost.len(), "operation {nth}: as many are told as are lost: {outcomes:?}");
+            assert!(
+                outcomes.iter().filter(|(number, _)| *number > 3).all(|(number, _)| !lost.contains(number)),
+                "it recovers"
+            );
+
+            let texts: Vec<String> =
+                folder.names().iter().filter(|name| name.contains(".me")).map(|name| folder.text(name)).collect();
+            // Three files hold one line each at least; of the last two lines none may be missing.
+            for number in [4, 5] {
+                assert!(
+                    texts.iter().any(|text| text.contains(&format!("line {number}\n"))),
+                    "operation {nth}: {texts:?}"
+                );
+            }
+            assert!(
+                texts.iter().flat_map(|text| text.lines()).all(|line| line.starts_with("line ") || line == "half a li")
+            );
+            assert_eq!(folder.text("notes.txt"), "old\n", "operation {nth}");
+            assert_eq!(folder.text("dcc-mcp-server.other.log"), "of the living\n", "operation {nth}");
+            let own = |name: &&String| name.starts_with("dcc-mcp-server.me.log");
+            assert!(folder.names().iter().filter(own).count() <= 3, "operation {nth}: {:?}", folder.names());
+        });
+        assert!(operations > 25, "three lines in three files: {operations} operations");
     }
 
     #[test]

@@ -27,13 +27,20 @@ pub trait Facts {
     /// Whether somebody accepts connections there; `None` while that is not known.
     fn port_answers(&self, host: &str, port: u16) -> Option<bool>;
 
+    /// Whether the registry takes what we write; where it does not, no silence says anything.
+    fn can_write(&self) -> bool;
+
     /// Whether a lock file in `locks/` is held; `None` if that cannot be told.
     fn lock_is_held(&self, name: &str) -> Option<bool>;
 }
 
+/// Asked whether the registry takes what this process writes.
+pub type CanWrite = Box<dyn Fn() -> bool + Send>;
+
 /// The world as it is.
 pub struct HostFacts {
     root: PathBuf,
+    can_write: CanWrite,
     own_address: Option<IpAddr>,
     own_name: Option<String>,
     probes: Arc<Probes>,
@@ -44,8 +51,9 @@ type Probes = Mutex<HashMap<(String, u16), Option<bool>>>;
 
 impl HostFacts {
     /// `root` is the registry folder, for its locks.
-    pub fn new(root: PathBuf) -> HostFacts {
-        HostFacts { root, own_address: os::outward_address(), own_name: os::hostname(), probes: Arc::default() }
+    pub fn new(root: PathBuf, can_write: CanWrite) -> HostFacts {
+        let (own_address, own_name) = (os::outward_address(), os::hostname());
+        HostFacts { root, can_write, own_address, own_name, probes: Arc::default() }
     }
 }
 
@@ -86,6 +94,10 @@ impl Facts for HostFacts {
         None
     }
 
+    fn can_write(&self) -> bool {
+        (self.can_write)()
+    }
+
     fn lock_is_held(&self, name: &str) -> Option<bool> {
         foreign::lock_is_held(&self.root, name)
     }
@@ -123,7 +135,7 @@ mod tests {
 
     #[test]
     fn ports_are_probed_in_the_background() {
-        let facts = HostFacts::new(std::env::temp_dir());
+        let facts = HostFacts::new(std::env::temp_dir(), Box::new(|| true));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be bound");
         let port = listener.local_addr().expect("it has an address").port();
         assert_eq!(ask(&facts, port), Some(true));
@@ -145,7 +157,7 @@ mod tests {
 
     #[test]
     fn own_addresses() {
-        let facts = HostFacts::new(std::env::temp_dir());
+        let facts = HostFacts::new(std::env::temp_dir(), Box::new(|| true));
         for host in ["127.0.0.1", "127.3.2.1", "::1", "localhost"] {
             assert!(facts.is_this_host(host), "{host}");
         }

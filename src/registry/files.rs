@@ -16,6 +16,8 @@ use std::time::SystemTime;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::faults::step;
+
 /// What tells one version of a file from the next. A new version is another inode, as the old one is still in place
 /// while it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +77,29 @@ pub fn look(path: &Path) -> Result<Stamp, Unread> {
 /// Reads a whole file of at most `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<(Stamp, Vec<u8>), Unread> {
     let file = open(path)?;
-    step("read")?;
+    step("look")?;
     let stamp = Stamp::of(&file.metadata()?)?;
     if stamp.size > limit {
         return Err(Unread::TooLarge);
     }
+    step("read")?;
     let mut bytes = Vec::with_capacity(stamp.size as usize);
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(Unread::TooLarge) } else { Ok((stamp, bytes)) }
+}
+
+/// Reads a file unless it still is the version that is known. One that was known and is missing is looked for again:
+/// some file systems lose a file for a moment while it is replaced, between finding its name and looking at it.
+pub fn read_if_changed(path: &Path, known: Option<Stamp>, limit: u64) -> Option<Result<(Stamp, Vec<u8>), Unread>> {
+    let once = || match look(path) {
+        Ok(stamp) if known == Some(stamp) => None,
+        Ok(_) => Some(read(path, limit)),
+        Err(unread) => Some(Err(unread)),
+    };
+    match once() {
+        Some(Err(Unread::Missing)) if known.is_some() => once(),
+        other => other,
+    }
 }
 
 /// Opens what ought to be a regular file; never waits and never follows a link.
@@ -97,6 +114,7 @@ pub fn list(folder: &Path, limit: usize) -> io::Result<Names> {
     step("list")?;
     let mut found = Names::default();
     for (count, item) in fs::read_dir(folder)?.enumerate() {
+        step("list")?;
         let name = item?.file_name();
         if count == limit {
             found.more = true;
@@ -150,7 +168,7 @@ fn replace_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
     });
     if let Err(error) = written {
         // It holds disk space that may be what is missing.
-        let _ = fs::remove_file(&temporary);
+        let _ = step("remove").and_then(|()| fs::remove_file(&temporary));
         return Err(error);
     }
     sync_folder(path);
@@ -197,7 +215,7 @@ fn make_folder(path: &Path) -> io::Result<()> {
 /// Some file systems cannot; the rename is done all the same.
 fn sync_folder(path: &Path) {
     if let Some(folder) = path.parent() {
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        let _ = step("sync folder").and_then(|()| File::open(folder)).and_then(|folder| folder.sync_all());
     }
 }
 
@@ -212,62 +230,10 @@ impl From<io::Error> for Unread {
     }
 }
 
-#[cfg(not(test))]
-fn step(_: &'static str) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(test)]
-use faults::step;
-
-/// Makes one file operation of this thread fail.
-#[cfg(test)]
-pub mod faults {
-    use std::cell::Cell;
-    use std::io::{self, ErrorKind};
-
-    /// What another process does meanwhile, and before which operation.
-    type Meanwhile = (&'static str, Box<dyn FnOnce()>);
-
-    thread_local! {
-        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-        static BEFORE: Cell<Option<Meanwhile>> = const { Cell::new(None) };
-    }
-
-    /// Does something, as another process might, before the next operation of this name on this thread.
-    pub fn before(operation: &'static str, action: impl FnOnce() + 'static) {
-        BEFORE.set(Some((operation, Box::new(action))));
-    }
-
-    /// Runs `body` with the `nth` file operation (from 1) failing; false if there were fewer.
-    pub fn with_failure(nth: u32, body: impl FnOnce()) -> bool {
-        LEFT.set(Some(nth));
-        body();
-        LEFT.take().is_none()
-    }
-
-    pub fn step(operation: &'static str) -> io::Result<()> {
-        match BEFORE.take() {
-            Some((awaited, action)) if awaited == operation => action(),
-            other => BEFORE.set(other),
-        }
-        match LEFT.get() {
-            Some(1) => {
-                LEFT.set(None);
-                Err(io::Error::new(ErrorKind::StorageFull, operation))
-            }
-            left => {
-                LEFT.set(left.map(|left| left - 1));
-                Ok(())
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::os;
+    use crate::{faults, os};
 
     /// A fresh folder, removed at the end.
     pub struct Folder(pub PathBuf);
@@ -292,15 +258,15 @@ pub mod tests {
         let folder = Folder::new();
         let path = folder.0.join("sub/a.json");
         replace(&path, b"old").expect("the folder is made");
-        let mut nth = 1;
-        while faults::with_failure(nth, || drop(replace(&path, b"new"))) {
-            let bytes = fs::read(&path).expect("the file is there");
-            assert_eq!(bytes, b"old", "operation {nth} failed");
+        let operations = faults::with_each_failure(|nth, failing| {
+            fs::write(&path, b"old").expect("written");
+            let mut outcome = None;
+            failing(&mut || outcome = Some(replace(&path, b"new")));
+            let expected = if outcome.is_some_and(|outcome| outcome.is_ok()) { b"new" } else { b"old" };
+            assert_eq!(fs::read(&path).expect("the file is there"), expected, "operation {nth} failed");
             assert!(!temporary_of(&path).exists(), "operation {nth} failed and left something");
-            nth += 1;
-        }
-        assert!(nth > 4, "create, write, sync, rename");
-        assert_eq!(fs::read(&path).expect("the file is there"), b"new");
+        });
+        assert_eq!(operations, 5, "create, write, sync, rename; that the folder is not synced does not matter");
     }
 
     /// Found by tests/model: a process that was started again under a pinned id ended with "cannot register".

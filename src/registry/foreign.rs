@@ -46,13 +46,11 @@ impl Rows {
     /// Reads the file if it changed. One that is not whole, as it may be while it is overwritten, changes nothing.
     pub fn refresh(&mut self, root: &Path) {
         let path = root.join("services.json");
-        match files::look(&path) {
-            Ok(stamp) if self.stamp == Some(stamp) => return,
-            Ok(_) => {}
-            Err(Unread::Missing) => return *self = Rows::default(),
-            Err(_) => return,
-        }
-        let Ok((stamp, bytes)) = files::read(&path, SERVICES_BYTES_MAX) else { return };
+        let (stamp, bytes) = match files::read_if_changed(&path, self.stamp, SERVICES_BYTES_MAX) {
+            Some(Ok(read)) => read,
+            Some(Err(Unread::Missing)) => return *self = Rows::default(),
+            None | Some(Err(_)) => return,
+        };
         match parse(&bytes) {
             Some((rows, skipped)) => {
                 if skipped != self.skipped {

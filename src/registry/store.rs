@@ -159,7 +159,7 @@ impl Store {
     /// Removes the files of an instance, whatever they hold. The entry goes first: what has no entry is not seen.
     pub fn remove(&self, id: &str) -> Result<(), StoreError> {
         let (entry, tools) = (self.entry_path(id)?, self.tools_path(id)?);
-        self.remove_files([&entry, &tools, &files::temporary_of(&entry), &files::temporary_of(&tools)])
+        self.remove_files(&[&entry, &tools, &files::temporary_of(&entry), &files::temporary_of(&tools)])
     }
 
     /// Removes our own files at the end, unless another process has taken the id over.
@@ -171,19 +171,28 @@ impl Store {
     }
 
     /// Removes the files of one that is dead, if they still are what its observer saw; false if they are not. The entry
-    /// goes last, so that a removal that fails half-way is taken up again.
+    /// goes last, so that a removal that fails half-way is taken up again, and is looked at once more just before: on a slow
+    /// file system, or in a process that was paused here, its owner may have come back meanwhile.
     pub fn remove_dead(&self, seen: &Entry) -> Result<bool, StoreError> {
         let id = &seen.instance_id;
-        let still = self.read_entry(id)?.is_some_and(|there| {
+        let (entry, tools) = (self.entry_path(id)?, self.tools_path(id)?);
+        if !self.is_still(seen)? {
+            return Ok(false);
+        }
+        self.remove_files(&[&files::temporary_of(&entry), &files::temporary_of(&tools), &tools])?;
+        if !self.is_still(seen)? {
+            return Ok(false);
+        }
+        self.remove_files(&[&entry])?;
+        Ok(true)
+    }
+
+    fn is_still(&self, seen: &Entry) -> Result<bool, StoreError> {
+        Ok(self.read_entry(&seen.instance_id)?.is_some_and(|there| {
             there.has_same_owner(seen)
                 && there.heartbeat.seq == seen.heartbeat.seq
                 && there.registered_at == seen.registered_at
-        });
-        if still {
-            let (entry, tools) = (self.entry_path(id)?, self.tools_path(id)?);
-            self.remove_files([&files::temporary_of(&entry), &files::temporary_of(&tools), &tools, &entry])?;
-        }
-        Ok(still)
+        }))
     }
 
     /// Looks at the whole folder. An error means that nothing is known, not that nobody is there.
@@ -221,9 +230,9 @@ impl Store {
         }
     }
 
-    fn remove_files(&self, paths: [&Path; 4]) -> Result<(), StoreError> {
+    fn remove_files(&self, paths: &[&Path]) -> Result<(), StoreError> {
         for path in paths {
-            files::remove(path).map_err(|source| StoreError::Remove { path: path.to_owned(), source })?;
+            files::remove(path).map_err(|source| StoreError::Remove { path: path.to_path_buf(), source })?;
         }
         Ok(())
     }
@@ -299,11 +308,7 @@ impl ScanCache {
 impl Slot {
     /// Reads the file if it changed; false if there is none.
     fn refresh(&mut self, path: &Path, id: &str) -> bool {
-        let read = match files::look(path) {
-            Ok(stamp) if self.stamp == Some(stamp) => return true,
-            Ok(_) => files::read(path, ENTRY_BYTES_MAX),
-            Err(unread) => Err(unread),
-        };
+        let Some(read) = files::read_if_changed(path, self.stamp, ENTRY_BYTES_MAX) else { return true };
         // Set only by a file that was read: all else is looked at again.
         self.stamp = None;
         match read {
@@ -393,8 +398,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::faults;
     use crate::registry::entry::tests::sample;
-    use crate::registry::files::faults;
     use crate::registry::files::tests::Folder;
 
     fn ids(scan: &Scan) -> Vec<&str> {
@@ -468,7 +473,7 @@ mod tests {
         let mended = scan(&store, &mut cache);
         assert_eq!((mended.found[0].entry.heartbeat.seq, mended.skipped.malformed), (8, 0));
 
-        assert!(faults::with_failure(2, || {
+        assert!(faults::with_failure(3, || {
             let unreadable = scan(&store, &mut cache);
             assert_eq!((unreadable.found[0].readable, unreadable.skipped.unreadable), (false, 1));
         }));
@@ -485,7 +490,7 @@ mod tests {
         let folder = Folder::new();
         let store = Store::open(&folder.0);
         store.write_entry(&sample("a")).expect("an entry can be written");
-        for nth in [1, 5] {
+        for nth in [1, 2, 7] {
             let mut cache = ScanCache::default();
             assert!(faults::with_failure(nth, || assert!(store.scan(&mut cache).is_err())));
         }
@@ -508,14 +513,20 @@ mod tests {
         assert_eq!(store.read_entry("a").expect("readable"), Some(restarted), "a successor with the same id stays");
 
         store.write_entry(&seen).expect("an entry can be written");
-        let mut nth = 1;
-        while faults::with_failure(nth, || assert!(store.remove_dead(&seen).is_err())) {
-            assert_eq!(store.read_entry("a").expect("readable").as_ref(), Some(&seen), "taken up again after {nth}");
-            nth += 1;
-            if nth > 6 {
-                break;
+        let operations = faults::with_each_failure(|nth, failing| {
+            let mut outcome = None;
+            if failing(&mut || outcome = Some(store.remove_dead(&seen))) {
+                assert!(outcome.is_some_and(|outcome| outcome.is_err()), "operation {nth} is told");
+                assert_eq!(
+                    store.read_entry("a").expect("readable").as_ref(),
+                    Some(&seen),
+                    "taken up again after {nth}"
+                );
             }
-        }
+        });
+        assert_eq!(operations, 10, "two looks of three operations, four removals");
+        store.publish_tools("a", b"[]").expect("a list can be written");
+        store.write_entry(&seen).expect("an entry can be written");
         assert!(store.remove_dead(&seen).expect("readable"));
         assert!(store.read_entry("a").expect("readable").is_none() && !store.has_tools("a"));
     }

@@ -1,11 +1,13 @@
-//! Liveness by tables and by a seeded simulation: an invented world and clock, no file, no sleep.
+//! Liveness by tables: an invented world and clock, no file, no sleep.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::entry::tests::{Random, sample};
+use super::entry::tests::sample;
+use super::foreign::Row;
+use super::store::Found;
+use super::track::{Evidence, judge};
 use super::*;
-use crate::limits::SCAN_EVERY;
 
 const STALE: Duration = Duration::from_secs(30);
 const EPOCH: f64 = 1_795_000_000.0;
@@ -16,6 +18,7 @@ struct World {
     gone: RefCell<BTreeSet<u32>>,
     ports: RefCell<BTreeMap<u16, bool>>,
     locks: RefCell<BTreeMap<String, bool>>,
+    is_full: Cell<bool>,
 }
 
 impl Facts for World {
@@ -33,6 +36,10 @@ impl Facts for World {
 
     fn port_answers(&self, _: &str, port: u16) -> Option<bool> {
         self.ports.borrow().get(&port).copied()
+    }
+
+    fn can_write(&self) -> bool {
+        !self.is_full.get()
     }
 
     fn lock_is_held(&self, name: &str) -> Option<bool> {
@@ -208,6 +215,60 @@ fn a_paused_observer_judges_nobody_by_the_time_it_slept() {
 }
 
 #[test]
+fn nobody_is_stale_for_what_nobody_could_write() {
+    let mut watch = Watch::new(None);
+    let mut there = entry("b", 1, EPOCH);
+    there.port = 2;
+    let both = [entry("a", 1, EPOCH), there];
+    watch.world.ports.borrow_mut().extend([(18765, true), (2, true)]);
+    assert_eq!(watch.until(20.0, &both), live(&["a", "b"]));
+    watch.world.is_full.set(true);
+    assert_eq!(watch.until(300.0, &both), live(&["a", "b"]));
+    watch.world.ports.borrow_mut().insert(2, false);
+    assert_eq!(watch.until(306.0, &both), live(&["a"]), "its port does not answer any more; its files stay");
+    watch.world.ports.borrow_mut().insert(2, true);
+    assert_eq!(watch.until(312.0, &both), live(&["a", "b"]), "and now it does");
+    watch.world.is_full.set(false);
+    assert_eq!(watch.until(341.5, &both), live(&["a", "b"]), "all the time there is to beat again");
+    let (ids, prunes) = watch.until(342.0, &[entry("a", 2, EPOCH), both[1].clone()]);
+    assert_eq!((ids, prunes), (vec!["a".to_owned()], vec![("b".to_owned(), Death::Stale)]));
+}
+
+#[test]
+fn a_folder_that_fails_takes_only_the_dead() {
+    let mut watch = Watch::new(Some("own"));
+    let here = Entry { host_id: "here/1".to_owned(), pid: 77, ..entry("a", 1, EPOCH) };
+    let (mut there, own) = (entry("b", 1, EPOCH), entry("own", 1, EPOCH));
+    there.port = 2;
+    watch.world.ports.borrow_mut().extend([(18765, true), (2, true)]);
+    assert_eq!(watch.until(5.0, &[here, there, own]), live(&["a", "b", "own"]));
+    let mut fail = |seconds: f64, world: &World| {
+        let now = watch.start + Duration::from_secs_f64(seconds);
+        let moment = Moment { now, wall: EPOCH + seconds };
+        let view = watch.observer.observe_failure("stale handle".to_owned(), moment, world);
+        assert!(view.error.is_some() && view.complete);
+        view.instances.iter().map(|instance| instance.entry.instance_id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(fail(600.0, &watch.world), ["a", "b", "own"]);
+    watch.world.gone.borrow_mut().insert(77);
+    watch.world.ports.borrow_mut().insert(2, false);
+    assert_eq!(fail(601.0, &watch.world), ["b", "own"], "its port was asked a moment ago");
+    assert_eq!(fail(606.0, &watch.world), ["own"]);
+}
+
+#[test]
+fn what_cannot_be_read_at_all_is_told() {
+    let mut watch = Watch::new(Some("own"));
+    let mut scan = scan(&[entry("own", 1, EPOCH), entry("a", 1, EPOCH)]);
+    for (own, other, is_told) in [(true, true, false), (true, false, false), (false, false, true)] {
+        (scan.found[0].readable, scan.found[1].readable) = (own, other);
+        let moment = Moment { now: watch.start, wall: EPOCH };
+        let (view, _) = watch.observer.observe(&scan, &Rows::default(), moment, &watch.world);
+        assert_eq!((view.instances.len(), view.error.is_some()), (2, is_told));
+    }
+}
+
+#[test]
 fn unreadable_is_not_silent() {
     let mut watch = Watch::new(None);
     watch.world.ports.borrow_mut().insert(18765, true);
@@ -295,90 +356,4 @@ fn complete() {
         watch.observer.observe(&old, &Rows::default(), moment, &watch.world).0.complete
     };
     assert!(!observe(0) && !observe(500) && observe(1000) && observe(1500));
-}
-
-/// A node of the simulation: what it has written, and what it does.
-struct Node {
-    entry: Entry,
-    is_alive: bool,
-    paused_until: f64,
-    next_beat: f64,
-    died: Option<f64>,
-}
-
-/// Several observers and owners on one folder: skewed clocks, pauses, deaths, late views. A live and unpaused instance
-/// is never pruned and never gone for long; a dead one is gone after the stale timeout of observed time. `SEEDS` says how
-/// many are run, `SEED` replays one.
-#[test]
-fn simulation() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = number("SEED").map_or(0..number("SEEDS").unwrap_or(300), |seed| seed..seed + 1);
-    for seed in seeds {
-        simulate(seed);
-    }
-}
-
-fn simulate(seed: u64) {
-    let mut random = Random(seed);
-    let count = 2 + random.below(6) as usize;
-    let mut nodes: Vec<Node> = (0..count)
-        .map(|n| Node {
-            entry: Entry {
-                port: 1000 + n as u16,
-                ..entry(&format!("n{n}"), 1, EPOCH + random.below(20_000) as f64 - 10_000.0)
-            },
-            is_alive: true,
-            paused_until: 0.0,
-            next_beat: random.below(5000) as f64 / 1000.0,
-            died: None,
-        })
-        .collect();
-    let mut watches: Vec<Watch> = (0..count).map(|n| Watch::new(Some(&format!("n{n}")))).collect();
-    let mut views: Vec<Vec<Entry>> = vec![nodes.iter().map(|node| node.entry.clone()).collect(); 4];
-    let mut time = 0.0;
-    while time < 200.0 {
-        time += SCAN_EVERY.as_secs_f64();
-        for node in &mut nodes {
-            if node.is_alive && time >= node.paused_until && time >= node.next_beat {
-                node.entry.heartbeat.seq += 1;
-                node.next_beat = time + 5.0;
-            }
-            match random.below(1200) {
-                0 => (node.is_alive, node.died) = (false, node.died.or(Some(time))),
-                1 | 2 if node.is_alive => node.paused_until = time + random.below(70) as f64,
-                _ => {}
-            }
-        }
-        views.remove(0);
-        views.push(nodes.iter().map(|node| node.entry.clone()).collect());
-        for (n, watch) in watches.iter_mut().enumerate() {
-            if !nodes[n].is_alive || time < nodes[n].paused_until {
-                continue;
-            }
-            // A view may be up to three scans old, and older than the one before.
-            let view = &views[random.below(4) as usize];
-            watch.seconds = time;
-            // The system accepts connections for a paused process. Not every answer is there at once.
-            let is_first = watch.observer.last.is_none();
-            let answers = nodes.iter().filter(|_| is_first || random.below(2) == 0);
-            *watch.world.ports.borrow_mut() = answers.map(|node| (node.entry.port, node.is_alive)).collect();
-            let (live, prunes) = watch.once(&scan(view));
-            check_node(seed, time, &nodes, n, &live, &prunes);
-        }
-    }
-}
-
-fn check_node(seed: u64, time: f64, nodes: &[Node], n: usize, live: &[String], prunes: &[(String, Death)]) {
-    // Pauses are at most 70 s; after one, the next beat is due at once, and views are at most two seconds late.
-    for node in nodes {
-        let id = &node.entry.instance_id;
-        let is_well = node.is_alive && time > node.paused_until + 8.0;
-        assert!(!is_well || live.contains(id), "{id} lives and is not shown by n{n} at {time}; SEED={seed}");
-        assert!(!is_well || prunes.iter().all(|(pruned, _)| pruned != id), "{id} lives and is pruned; SEED={seed}");
-        let observer = &nodes[n];
-        let was_awake = node.died.is_some_and(|died| time > died + 33.0 && time > observer.paused_until + 33.0);
-        let is_dead = !node.is_alive && was_awake;
-        assert!(!is_dead || !live.contains(id), "{id} is dead and shown by n{n} at {time}; SEED={seed}");
-    }
-    assert!(live.contains(&nodes[n].entry.instance_id), "n{n} shows itself; SEED={seed}");
 }

@@ -206,7 +206,10 @@ impl Registered {
         if let Some(tools) = tools {
             folder::write_by_rename(&tools_file, tools.to_string());
         }
-        folder::write_by_rename(&entry_file, entry.to_string());
+        // The clock of its host may be hours off.
+        let skew = entry["heartbeat"]["at"].as_f64().map_or(0.0, |at| at - now());
+        let skew = if skew.abs() < 60.0 { 0.0 } else { skew };
+        folder::write_by_rename_at(&entry_file, entry.to_string(), clock(skew));
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let (told, file) = (Arc::clone(&stop), entry_file.clone());
         let beater = thread::spawn(move || {
@@ -215,13 +218,18 @@ impl Registered {
                 let waited = told.1.wait_timeout(stopped, BEAT_EVERY);
                 stopped = waited.unwrap_or_else(PoisonError::into_inner).0;
                 let seq = entry["heartbeat"]["seq"].as_u64().unwrap_or(0) + 1;
-                entry["heartbeat"] = json!({"seq": seq, "at": now()});
+                entry["heartbeat"] = json!({"seq": seq, "at": now() + skew});
                 if !*stopped {
-                    folder::write_by_rename(&file, entry.to_string());
+                    folder::write_by_rename_at(&file, entry.to_string(), clock(skew));
                 }
             }
         });
         Registered { stop, beater: Some(beater), files: vec![entry_file, tools_file] }
+    }
+
+    /// Whether its entry is there.
+    pub fn is_there(&self) -> bool {
+        self.files[0].exists()
     }
 
     /// Stops the heartbeat and leaves the files, as a process does that hangs.
@@ -467,6 +475,10 @@ fn write_json(writer: &mut TcpStream, message: &Value, extra: &str) -> std::io::
 
 fn write_chunk(writer: &mut TcpStream, text: &str) -> std::io::Result<()> {
     writer.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
+}
+
+fn clock(skew: f64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs_f64(now() + skew)
 }
 
 fn now() -> f64 {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 use std::{env, fs, process};
 
 /// A folder that is gone when this value is.
@@ -37,8 +38,15 @@ pub fn write(path: &Path, text: impl AsRef<[u8]>) {
 
 /// Writes a file as writers of the registry do: beside its place, then renamed over it.
 pub fn write_by_rename(path: &Path, text: impl AsRef<[u8]>) {
+    write_by_rename_at(path, text, SystemTime::now());
+}
+
+/// The same by a clock that says something else.
+pub fn write_by_rename_at(path: &Path, text: impl AsRef<[u8]>, modified: SystemTime) {
     let name = path.file_name().expect("a file name").to_string_lossy();
     let temp = path.with_file_name(format!(".{name}.tmp"));
     write(&temp, text);
+    let file = fs::File::options().write(true).open(&temp).expect("the file just written");
+    file.set_modified(modified).expect("a time that the file system knows");
     fs::rename(&temp, path).expect("rename over the old file");
 }

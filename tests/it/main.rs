@@ -16,8 +16,10 @@ mod wait;
 
 mod cli;
 mod dialog;
+mod faults;
 mod gateway;
 mod handover;
+mod hosts;
 mod life;
 mod names;
 mod offer;

@@ -4,7 +4,7 @@
 //! **Bounds**: every wait has a deadline; standard error is kept up to `STDERR_KEPT_BYTES` and shown when a test fails.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -163,6 +163,13 @@ impl World {
         })
     }
 
+    /// The ids that are listed at a gateway of this world with another address.
+    pub fn ids_at(&self, gateway: SocketAddr) -> Option<Vec<String>> {
+        let reply = client::get(gateway, "/instances").ok().filter(|reply| reply.status == 200)?;
+        let list = reply.json()["instances"].as_array()?.clone();
+        Some(list.iter().filter_map(|entry| entry["instance_id"].as_str().map(str::to_owned)).collect())
+    }
+
     /// What `/instances` lists now, or nothing when the gateway does not answer.
     pub fn instances(&self) -> Option<Vec<Value>> {
         let reply = client::get(self.gateway(), "/instances").ok().filter(|reply| reply.status == 200)?;
@@ -255,8 +262,13 @@ impl Program {
             if let Some(status) = self.child.try_wait().expect("the child is ours") {
                 panic!("the program ended at its start: {status}\n{}", self.stderr());
             }
-            if let Some(port) = self.entry().and_then(|entry| entry["port"].as_u64()) {
-                self.address.set_port(u16::try_from(port).expect("a port number"));
+            if let Some(entry) = self.entry() {
+                let (host, port) = (entry["host"].as_str(), entry["port"].as_u64());
+                // On loopback every host has its address; else it is reached there as well.
+                if let Some(host) = host.and_then(|host| host.parse::<IpAddr>().ok()).filter(IpAddr::is_loopback) {
+                    self.address.set_ip(host);
+                }
+                self.address.set_port(u16::try_from(port.unwrap_or(0)).expect("a port number"));
                 if client::status(self.address, "/readyz") == Some(200) {
                     return;
                 }

@@ -1,0 +1,413 @@
+//! A seeded simulation of the election on one host: processes that start, die, pause and leave between any two steps, that
+//! hand over, that are of another user, that were given a socket; a kernel that keeps port, sockets and the name.
+//!
+//! **Invariant**, checked after every step: no two processes accept on the address. In peace one serves, unless nobody
+//! competes, and what a name or a listener is bound to is held by the living alone. And while one that was passed the
+//! listener lives and is awake, the port is never without a socket.
+//! **Bounds**: `SEEDS` runs (1,000 unless said), `SEED` has one again (`registry/simulation.rs`).
+//! Left out on purpose: the registry, which has no say in this.
+
+use std::time::Duration;
+
+use super::step::{Action, Event, Holds, Node, Pause, decide, pause_for};
+use crate::limits::HANDOVER_GRACE;
+use crate::registry::entry::tests::Random;
+use crate::registry::simulation::for_each_seed;
+use crate::version::Version;
+
+const CHAOS: Duration = Duration::from_secs(20);
+const PEACE: Duration = Duration::from_secs(10);
+/// Nothing is due.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// A listening socket; it is there as long as a living process holds a duplicate.
+type Socket = usize;
+
+/// What a standby hears of the gateway that it follows.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Listener(Socket),
+    Bye(usize),
+    Free(usize),
+    Gone,
+}
+
+struct Process {
+    user: u64,
+    version: usize,
+    is_alive: bool,
+    /// It competes no more.
+    has_resigned: bool,
+    paused_until: Duration,
+    given: Option<Socket>,
+    holds: Holds,
+    listener: Option<Socket>,
+    follows: Option<usize>,
+    /// In the middle of its steps: what the last one has led to.
+    event: Option<Event>,
+    due: Duration,
+    heard: Vec<Word>,
+    is_serving: bool,
+}
+
+struct Kernel {
+    random: Random,
+    seed: u64,
+    now: Duration,
+    processes: Vec<Process>,
+    sockets: usize,
+    /// Who owns the name, and which standbys it has given the listener.
+    name: Option<usize>,
+    joined: Vec<(usize, bool)>,
+    has_names: bool,
+    /// Somebody else has the name and nothing to do with the port.
+    is_squatted: bool,
+    versions: Vec<Version>,
+}
+
+#[test]
+fn simulation() {
+    for_each_seed(|seed| Kernel::new(seed).run());
+}
+
+impl Kernel {
+    fn new(seed: u64) -> Kernel {
+        let mut random = Random(seed);
+        let count = 2 + random.below(6) as usize;
+        let users = if random.below(4) == 0 { 2 } else { 1 };
+        let has_names = random.below(8) > 0;
+        let versions = ["1.0.0", "1.1.0-rc.1", "1.1.0"].map(|text| Version::parse(text).expect("a version"));
+        let mut kernel = Kernel {
+            random,
+            seed,
+            now: Duration::ZERO,
+            processes: Vec::new(),
+            sockets: 0,
+            name: None,
+            joined: Vec::new(),
+            has_names,
+            is_squatted: false,
+            versions: versions.into(),
+        };
+        // The service manager holds its socket for ever, and gives it to one process at a time.
+        let given = (kernel.random.below(5) == 0).then(|| kernel.socket());
+        for number in 0..count {
+            let mut process = kernel.birth(users);
+            process.given = given.filter(|_| number == 0);
+            kernel.processes.push(process);
+        }
+        kernel
+    }
+
+    fn socket(&mut self) -> Socket {
+        self.sockets += 1;
+        self.sockets
+    }
+
+    fn birth(&mut self, users: u64) -> Process {
+        Process {
+            user: self.random.below(users),
+            version: self.random.below(3) as usize,
+            is_alive: true,
+            has_resigned: false,
+            paused_until: Duration::ZERO,
+            given: None,
+            holds: Holds::Nothing,
+            listener: None,
+            follows: None,
+            event: None,
+            due: self.now + Duration::from_millis(self.random.below(300)),
+            heard: Vec::new(),
+            is_serving: false,
+        }
+    }
+
+    fn run(mut self) {
+        while self.now < CHAOS + PEACE {
+            let is_peace = self.now >= CHAOS;
+            if is_peace {
+                self.processes.iter_mut().for_each(|process| process.paused_until = Duration::ZERO);
+                if self.processes[0].given.is_some() {
+                    // The service manager starts it again when it has ended.
+                    if self.processes[0].has_resigned {
+                        self.die(0);
+                    }
+                    self.restart(0);
+                }
+            } else if self.random.below(25) == 0 {
+                self.happen();
+            }
+            self.owner_looks();
+            if !self.someone_acts() {
+                self.let_time_pass();
+            }
+            self.check();
+        }
+        let competing = self.processes.iter().any(|process| process.is_alive && !process.has_resigned);
+        let serving = self.processes.iter().filter(|process| process.is_serving).count();
+        assert_eq!(serving, usize::from(competing), "one serves in peace; SEED={}", self.seed);
+    }
+
+    /// Something from outside.
+    fn happen(&mut self) {
+        let number = self.random.below(self.processes.len() as u64) as usize;
+        match self.random.below(10) {
+            0..3 => self.die(number),
+            3..5 => {
+                let pause = Duration::from_millis(1 + self.random.below(4000));
+                self.processes[number].paused_until = self.now + pause;
+            }
+            5 => self.resign(number),
+            6 => self.hand_over(number),
+            7 if self.random.below(8) == 0 => self.is_squatted = !self.is_squatted && self.name.is_none(),
+            _ => self.restart(number),
+        }
+    }
+
+    fn is_awake(&self, number: usize) -> bool {
+        let process = &self.processes[number];
+        process.is_alive && self.now >= process.paused_until
+    }
+
+    fn die(&mut self, number: usize) {
+        let process = &mut self.processes[number];
+        process.is_alive = false;
+        (process.is_serving, process.listener, process.follows, process.event) = (false, None, None, None);
+        process.heard.clear();
+        self.leave_name(number, Word::Gone);
+        self.joined.retain(|(standby, _)| *standby != number);
+    }
+
+    fn restart(&mut self, number: usize) {
+        if self.processes[number].is_alive {
+            return;
+        }
+        let (user, given) = (self.processes[number].user, self.processes[number].given);
+        self.processes[number] = Process { user, given, ..self.birth(1) };
+    }
+
+    /// The name is free, and who waited at it hears why.
+    fn leave_name(&mut self, number: usize, word: Word) {
+        if self.name == Some(number) {
+            self.name = None;
+            for (standby, _) in std::mem::take(&mut self.joined) {
+                self.processes[standby].heard.push(word);
+            }
+        }
+    }
+
+    fn resign(&mut self, number: usize) {
+        if !self.is_awake(number) || self.processes[number].has_resigned || self.processes[number].event.is_some() {
+            return;
+        }
+        let version = self.processes[number].version;
+        self.processes[number].has_resigned = true;
+        self.stop_following(number);
+        self.processes[number].is_serving = false;
+        self.leave_name(number, Word::Bye(version));
+        (self.processes[number].listener, self.processes[number].due) = (None, NEVER);
+    }
+
+    fn stop_following(&mut self, number: usize) {
+        self.processes[number].follows = None;
+        self.processes[number].heard.clear();
+        self.joined.retain(|(standby, _)| *standby != number);
+    }
+
+    /// A newer version asks it to.
+    fn hand_over(&mut self, number: usize) {
+        let process = &self.processes[number];
+        if !self.is_awake(number) || !process.is_serving {
+            return;
+        }
+        let newest = 2;
+        let is_named = self.name == Some(number);
+        let has_standby = is_named
+            && self.joined.iter().any(|(standby, is_given)| *is_given && self.processes[*standby].version == newest);
+        if process.holds == Holds::Given && !has_standby {
+            return;
+        }
+        let due = self.now + HANDOVER_GRACE;
+        let process = &mut self.processes[number];
+        (process.is_serving, process.due) = (false, due);
+        if has_standby {
+            if process.holds != Holds::Given {
+                process.holds = Holds::Shared;
+            }
+            self.leave_name(number, Word::Bye(newest));
+        } else {
+            process.listener = None;
+            self.leave_name(number, Word::Free(newest));
+        }
+    }
+
+    /// An owner that is awake gives the listener to those who have come.
+    fn owner_looks(&mut self) {
+        let Some(owner) = self.name.filter(|owner| self.is_awake(*owner)) else { return };
+        let Some(listener) = self.processes[owner].listener else { return };
+        for (standby, is_given) in self.joined.iter_mut().filter(|(_, is_given)| !is_given) {
+            *is_given = true;
+            self.processes[*standby].heard.push(Word::Listener(listener));
+        }
+    }
+
+    /// Lets one process that has something to do take one step; false if there is none.
+    fn someone_acts(&mut self) -> bool {
+        let count = self.processes.len();
+        let first = self.random.below(count as u64) as usize;
+        for number in (first..count).chain(0..first).filter(|number| self.is_awake(*number)).collect::<Vec<_>>() {
+            let process = &mut self.processes[number];
+            if let Some(event) = process.event.take() {
+                self.step(number, event);
+                return true;
+            }
+            if !process.heard.is_empty() {
+                let word = process.heard.remove(0);
+                self.hear(number, word);
+                return true;
+            }
+            if process.due <= self.now && !process.is_serving {
+                process.due = NEVER;
+                if let (None, Some(given)) = (process.listener, process.given) {
+                    (process.listener, process.holds) = (Some(given), Holds::Given);
+                }
+                process.event = Some(Event::Due);
+                return true;
+            }
+            // A gateway without the name tries for it now and then.
+            if process.is_serving && process.due <= self.now {
+                process.due = self.now + Duration::from_secs(1);
+                self.take_name(number);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn let_time_pass(&mut self) {
+        let alive = self.processes.iter().filter(|process| process.is_alive);
+        let next = alive.map(|process| process.due.max(process.paused_until)).filter(|next| *next > self.now).min();
+        let most = self.now + Duration::from_millis(1 + self.random.below(200));
+        self.now = next.unwrap_or(most).min(most);
+    }
+
+    fn step(&mut self, number: usize, event: Event) {
+        let process = &self.processes[number];
+        let holds = if process.listener.is_some() { process.holds } else { Holds::Nothing };
+        let event = match decide(Node { holds, follows: process.follows.is_some() }, event) {
+            Action::Join => self.join(number),
+            Action::Bind => self.bind(number),
+            Action::TakeName => self.take_name(number),
+            Action::Serve => return self.serve(number),
+            Action::Follow => return,
+            Action::LetGo => {
+                self.processes[number].listener = None;
+                return self.rest(number, Pause::Retry.time());
+            }
+            Action::Wait(pause) => return self.rest(number, pause.time()),
+        };
+        self.processes[number].event = Some(event);
+    }
+
+    fn rest(&mut self, number: usize, pause: Duration) {
+        self.processes[number].due = self.now + pause;
+    }
+
+    fn join(&mut self, number: usize) -> Event {
+        match self.name {
+            _ if !self.has_names => Event::NoNames,
+            _ if self.is_squatted => Event::Stranger,
+            None => Event::Nobody,
+            Some(owner) if self.processes[owner].user != self.processes[number].user => Event::Stranger,
+            Some(owner) => {
+                self.stop_following(number);
+                self.processes[number].follows = Some(owner);
+                self.joined.push((number, false));
+                Event::Joined
+            }
+        }
+    }
+
+    fn bind(&mut self, number: usize) -> Event {
+        let is_held = self.processes.iter().any(|process| process.listener.is_some() || process.given.is_some());
+        match self.random.below(40) {
+            _ if is_held => Event::InUse,
+            0 => Event::NotBound,
+            _ => {
+                let socket = self.socket();
+                (self.processes[number].listener, self.processes[number].holds) = (Some(socket), Holds::Own);
+                Event::Bound
+            }
+        }
+    }
+
+    fn take_name(&mut self, number: usize) -> Event {
+        match self.name {
+            _ if !self.has_names => Event::NoNames,
+            _ if self.is_squatted => Event::NameInUse,
+            Some(owner) if owner != number => Event::NameInUse,
+            _ => {
+                self.name = Some(number);
+                Event::NameTaken
+            }
+        }
+    }
+
+    fn serve(&mut self, number: usize) {
+        self.stop_following(number);
+        if self.random.below(40) == 0 {
+            // It does not prove to work: others shall have it.
+            self.processes[number].listener = None;
+            self.leave_name(number, Word::Gone);
+            return self.rest(number, Pause::AfterError.time());
+        }
+        self.processes[number].is_serving = true;
+        self.rest(number, Duration::from_secs(1));
+    }
+
+    fn hear(&mut self, number: usize, word: Word) {
+        let own = self.versions[self.processes[number].version].clone();
+        let pause = |version: usize, versions: &[Version]| pause_for(Some(&versions[version]), &own);
+        let process = &mut self.processes[number];
+        let pause = match word {
+            Word::Listener(listener) => {
+                if process.listener.is_none() {
+                    process.holds = Holds::Shared;
+                }
+                if process.holds == Holds::Shared {
+                    process.listener = Some(listener);
+                }
+                process.due = NEVER;
+                return;
+            }
+            Word::Bye(version) => {
+                process.follows = None;
+                pause(version, &self.versions)
+            }
+            Word::Free(version) => {
+                (process.follows, process.listener) = (None, None);
+                pause(version, &self.versions)
+            }
+            Word::Gone => {
+                process.follows = None;
+                if process.listener.is_some() { Duration::ZERO } else { Pause::Retry.time() }
+            }
+        };
+        self.rest(number, pause);
+    }
+
+    fn check(&self) {
+        let serving: Vec<usize> =
+            (0..self.processes.len()).filter(|number| self.processes[*number].is_serving).collect();
+        assert!(serving.len() <= 1, "{serving:?} accept at {:?}; SEED={}", self.now, self.seed);
+        for number in serving {
+            let process = &self.processes[number];
+            assert!(
+                process.is_alive && process.listener.is_some(),
+                "n{number} serves without a socket; SEED={}",
+                self.seed
+            );
+        }
+        assert!(self.name.is_none_or(|owner| self.processes[owner].is_alive), "SEED={}", self.seed);
+    }
+}
