@@ -27,6 +27,8 @@ use crate::version::Version;
 
 /// Nothing is due; descriptors and orders wake the thread.
 const LONG: Duration = Duration::from_secs(60);
+/// Clients that have waited for somebody to accept come first.
+const PROVEN_AFTER: Duration = Duration::from_millis(5);
 /// A gateway without the name tries to take it, so that it can have standbys.
 const NAME_RETRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ pub struct Candidate {
     name: Option<Name>,
     /// While we serve.
     server: Option<Server>,
+    /// It has answered, and the role is told.
+    is_proven: bool,
     /// While another serves that we know of.
     followed: Option<Followed>,
     /// The instance that served until it died.
@@ -70,6 +74,7 @@ impl Candidate {
             is_lent: false,
             name: None,
             server: None,
+            is_proven: false,
             followed: None,
             died: None,
             leaving: None,
@@ -128,6 +133,9 @@ impl Candidate {
 
     /// What is due, and when the next is.
     fn tick(&mut self) -> Duration {
+        if self.server.is_some() && !self.is_proven {
+            return self.prove();
+        }
         if self.server.is_some() {
             let is_named = self.name.is_some() || self.take_name() == Event::NameTaken;
             return if is_named { LONG } else { NAME_RETRY_EVERY };
@@ -210,45 +218,48 @@ impl Candidate {
         }
     }
 
-    /// Accepts at once; that it works is proven after that, and only then told.
+    /// Accepts at once; that it works is proven a moment later, and only then told.
     fn serve(&mut self) -> Duration {
-        let Candidacy { max_connections, handler, on_taking, on_won, address, .. } = &self.candidacy;
+        let Candidacy { max_connections, handler, on_taking, address, .. } = &self.candidacy;
         on_taking(self.died.take().as_deref());
         (self.followed, self.leaving) = (None, None);
-        let duplicate =
-            self.listener.as_ref().ok_or(io::ErrorKind::NotConnected.into()).and_then(TcpListener::try_clone);
-        let started = duplicate
-            .and_then(|listener| Server::start("gateway", listener, *max_connections, Arc::clone(handler)))
-            .map_err(|error| format!("the gateway port {address} cannot be served: {error}"));
-        let proven = started.and_then(|server| match probe::answers(server.address()) {
-            true => Ok(server),
-            false => {
-                server.stop_accepting();
-                Err(format!("the gateway port {address} was bound, but does not answer"))
-            }
-        });
-        match proven {
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected.into());
+        let started = listener
+            .and_then(TcpListener::try_clone)
+            .and_then(|listener| Server::start("gateway", listener, *max_connections, Arc::clone(handler)));
+        match started {
             Ok(server) => {
-                let address = server.address();
-                log::info!("event=gateway address={address}");
-                metrics::GATEWAY_LEADER.set(1);
-                if !std::mem::take(&mut self.first) {
-                    metrics::TAKEOVERS.add(1);
-                }
                 self.server = Some(server);
-                self.moments.succeeded();
-                self.standing.set_serving(Some(address));
-                self.standing.note(None);
-                on_won(address);
-                if self.name.is_some() { LONG } else { NAME_RETRY_EVERY }
+                PROVEN_AFTER
             }
-            Err(failure) => {
-                // Others shall have it.
-                (self.name, self.listener) = (None, None);
-                self.standing.note(Some(failure));
-                Pause::AfterError.time()
-            }
+            Err(error) => self.give_up(format!("the gateway port {address} cannot be served: {error}")),
         }
+    }
+
+    fn prove(&mut self) -> Duration {
+        let Some(address) = self.server.as_ref().map(Server::address) else { return LONG };
+        if !probe::answers(address) {
+            drop(self.end_reign());
+            return self.give_up(format!("the gateway port {address} was bound, but does not answer"));
+        }
+        log::info!("event=gateway address={address}");
+        metrics::GATEWAY_LEADER.set(1);
+        if !std::mem::take(&mut self.first) {
+            metrics::TAKEOVERS.add(1);
+        }
+        self.is_proven = true;
+        self.moments.succeeded();
+        self.standing.set_serving(Some(address));
+        self.standing.note(None);
+        (self.candidacy.on_won)(address);
+        Duration::ZERO
+    }
+
+    /// Others shall have it.
+    fn give_up(&mut self, failure: String) -> Duration {
+        (self.name, self.listener) = (None, None);
+        self.standing.note(Some(failure));
+        Pause::AfterError.time()
     }
 
     /// Listens to standbys, or to the gateway that is followed. `Some`: what is due changes to this.
@@ -347,6 +358,7 @@ impl Candidate {
     /// Nothing more is accepted here when this returns.
     fn end_reign(&mut self) -> Option<Server> {
         self.standing.set_serving(None);
+        self.is_proven = false;
         let server = self.server.take()?;
         server.stop_accepting();
         metrics::GATEWAY_LEADER.set(0);

@@ -30,8 +30,10 @@ impl Current {
     }
 
     pub fn put(&self, snapshot: Snapshot) {
-        self.lock().snapshot = Arc::new(snapshot);
+        let before = std::mem::replace(&mut self.lock().snapshot, Arc::new(snapshot));
         self.changed.notify_all();
+        // Taking a large one apart takes time; nobody waits for that.
+        drop(before);
     }
 
     /// Lists wait from now on until `release`, for at most `limit`.

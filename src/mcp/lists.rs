@@ -101,15 +101,19 @@ fn encode_list(listed: Listed, objects: &[&RawObject], revision: Option<Revision
         Some(revision) => LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since),
         None => member != GONE_MEMBER,
     };
-    let known = |object: &&RawObject| -> RawObject {
-        object
-            .iter()
-            .filter(|(member, _)| is_known(member))
-            .map(|(member, value)| (member.clone(), value.clone()))
-            .collect()
-    };
-    let array = jsonrpc::to_bytes(&objects.iter().map(known).collect::<Vec<_>>());
-    [br#"{""#, listed.member().as_bytes(), br#"":"#, array.as_slice(), b"}"].concat()
+    let mut out = [br#"{""#, listed.member().as_bytes(), br#"":["#].concat();
+    for (at, object) in objects.iter().enumerate() {
+        out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
+        for (at, (member, value)) in object.iter().filter(|(member, _)| is_known(member)).enumerate() {
+            out.extend_from_slice(if at == 0 { b"" } else { b"," });
+            out.extend_from_slice(&jsonrpc::to_bytes(member));
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
+    out
 }
 
 #[cfg(test)]

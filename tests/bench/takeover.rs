@@ -131,26 +131,26 @@ fn connect(target: SocketAddr) -> io::Result<TcpStream> {
 /// The body of an answer with status 200; anything else is an error.
 fn ask(stream: &mut TcpStream, request: &str) -> io::Result<String> {
     stream.write_all(request.as_bytes())?;
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 64 * 1024];
+    let mut bytes = Vec::with_capacity(256 * 1024);
+    let mut chunk = vec![0; 256 * 1024];
+    let (mut head_end, mut length) = (None, None);
     loop {
         match stream.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => bytes.extend_from_slice(&chunk[..count]),
         }
-        let text = String::from_utf8_lossy(&bytes);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let head = head.to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-        let is_whole = match length {
-            Some(length) => body.len() >= length,
-            None => body.ends_with("\r\n0\r\n\r\n") || body.ends_with("0\r\n\r\n"),
-        };
-        if is_whole && head.starts_with("http/1.1 200") && !body.contains("\"isError\":true") {
-            return Ok(body.to_owned());
+        if head_end.is_none() {
+            head_end = bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+            let head = String::from_utf8_lossy(&bytes[..head_end.unwrap_or(0)]).to_ascii_lowercase();
+            length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
         }
+        let Some(start) = head_end else { continue };
+        let is_whole = length.map_or(bytes.ends_with(b"\r\n0\r\n\r\n"), |length| bytes.len() >= start + length);
         if is_whole {
-            return Err(io::Error::other(body.to_owned()));
+            let is_good = bytes.starts_with(b"HTTP/1.1 200");
+            let body = String::from_utf8_lossy(&bytes[start..]).into_owned();
+            let is_failed = length.is_some_and(|length| length < 4096) && body.contains("\"isError\":true");
+            return if is_good && !is_failed { Ok(body) } else { Err(io::Error::other(body)) };
         }
     }
 }
