@@ -203,8 +203,8 @@ class Load:
     """Clients that call a tool without a pause, each in one session from start to end; every call that was not answered
     well counts. As real clients do, they never open a second session, and never ask twice."""
 
-    def __init__(self, url, tool, clients=6, pause=0.0, **arguments):
-        self.url, self.tool, self.arguments, self.pause = url, tool, arguments, pause
+    def __init__(self, url, tool, clients=6, **arguments):
+        self.url, self.tool, self.arguments = url, tool, arguments
         self.calls, self.failures, self.lock = 0, [], threading.Lock()
         self.ended = threading.Event()
         self.threads = [threading.Thread(target=self.work, args=(number,)) for number in range(clients)]
@@ -237,14 +237,14 @@ class Load:
                 if client:
                     client.wire.close()
                 self.ended.wait(0.05)
-            self.ended.wait(self.pause)
         if client:
             client.close()
 
     def during(self, seconds):
-        """Goes on for this long; gives the calls that were answered meanwhile."""
+        """Goes on for this long, and until a call was answered; gives how many were."""
         before = self.calls
         time.sleep(seconds)
+        until("calls are answered", lambda: self.calls > before)
         return self.calls - before
 
 
