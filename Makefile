@@ -7,8 +7,10 @@ PYTHON ?= python3
 SECONDS ?= 600
 TARGETS ?=
 CASES ?=
+TRIPLE ?=
+MODULES ?=
 
-.PHONY: help check test unit it model replay tiny fuzz clients conformance demo run bench bench-takeover soak faults chaos simulate bench-registry install
+.PHONY: help check test unit it model replay tiny fuzz clients conformance demo run bench bench-takeover soak faults chaos simulate bench-registry dist packaging install
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,7 +20,7 @@ check: ## formatting, clippy with warnings denied, tests but the clients': what 
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory unit replay it
 
-test: check model tiny clients conformance faults chaos ## installs whatever the tests need and runs them all
+test: check model tiny clients conformance faults chaos packaging ## installs whatever the tests need and runs them all
 
 unit: ## tests beside the code
 	$(CARGO) test --locked --lib
@@ -79,6 +81,11 @@ bench-takeover: ## the gateway is killed 200 times with 1, 3 and 5 standbys whil
 soak: ## a minute of attack on the gateway while a client calls a tool; about eight minutes for all three servers
 	$(PYTHON) tests/soak/run.py
 
-install: ## the release build into $(DESTDIR)$(PREFIX)/bin
-	$(CARGO) build --locked --release --bins
-	install -D -m 0755 "$${CARGO_TARGET_DIR:-target}/release/dcc-mcp-server" "$(DESTDIR)$(PREFIX)/bin/dcc-mcp-server"
+dist: ## one static program, a tar ball with man page and completions, checksums: into target/dist
+	packaging/dist.sh $(TRIPLE)
+
+packaging: ## what packaging/ ships, on a booted systemd, container engines, balancers; as root, installs what it needs
+	$(PYTHON) tests/packaging/run.py $(MODULES)
+
+install: dist ## program, man page, completions and units below $(DESTDIR)$(PREFIX)
+	packaging/install.sh "$${CARGO_TARGET_DIR:-target}/dist/dcc-mcp-server" "$(DESTDIR)$(PREFIX)" "$(PREFIX)"

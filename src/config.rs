@@ -10,6 +10,8 @@ pub mod flags;
 mod given;
 pub mod help;
 mod nearest;
+#[cfg(test)]
+mod papers;
 mod value;
 
 use std::convert::Infallible;

@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
@@ -112,6 +112,16 @@ pub fn outward_address() -> Option<IpAddr> {
         let address = socket.local_addr().ok()?.ip();
         (!address.is_unspecified() && !address.is_loopback()).then_some(address)
     })
+}
+
+/// The addresses of a host. `localhost` is loopback whatever the system says (RFC 6761 section 6.3): an empty root, as that
+/// of an image from scratch, has no file that would tell.
+pub fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if host.eq_ignore_ascii_case("localhost") {
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        return Ok(loopback.map(|address| SocketAddr::new(address, port)).to_vec());
+    }
+    Ok((host, port).to_socket_addrs()?.collect())
 }
 
 pub fn hostname() -> Option<String> {
@@ -382,6 +392,17 @@ mod tests {
         assert_ne!(id, uuid_v4());
         assert!(outward_address().is_none_or(|address| !address.is_unspecified() && !address.is_loopback()));
         assert!(wall_clock() > 1.6e9);
+    }
+
+    #[test]
+    fn names_have_addresses() {
+        let texts = |host| addresses(host, 9).map(|all| all.iter().map(SocketAddr::to_string).collect::<Vec<_>>()).ok();
+        let found = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert_eq!(texts("localhost"), found(&["127.0.0.1:9", "[::1]:9"]));
+        assert_eq!(texts("LocalHost"), found(&["127.0.0.1:9", "[::1]:9"]));
+        assert_eq!(texts("10.0.0.1"), found(&["10.0.0.1:9"]));
+        assert_eq!(texts("::1"), found(&["[::1]:9"]));
+        assert_eq!(texts("no such name"), None);
     }
 
     #[test]

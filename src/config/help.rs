@@ -26,7 +26,7 @@ pub fn help() -> String {
     out
 }
 
-const HEAD: &str = "
+pub const HEAD: &str = "
 One MCP endpoint over every live DCC instance: start as many servers as you
 like; they find each other through a shared folder, and one of them serves the
 tools of all at http://127.0.0.1:9765/mcp.
@@ -40,7 +40,7 @@ Values follow as --flag VALUE or --flag=VALUE. A flag wins over its variable, a
 variable over the default. Times are in seconds, also with a fraction.
 ";
 
-const TAIL: &str = "
+pub const TAIL: &str = "
 Examples:
   dcc-mcp-server --dcc maya --skill-paths ~/skills --load-skills all
   dcc-mcp-server --host 0.0.0.0 --registry-dir /mnt/studio/dcc-mcp \\

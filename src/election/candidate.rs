@@ -316,6 +316,10 @@ impl Candidate {
     fn resign(&mut self) -> Option<Server> {
         self.has_resigned = true;
         self.followed = None;
+        if self.name.as_ref().is_some_and(|name| name.newest_standby().is_none()) {
+            // Nobody has a duplicate: the server's own is then the last one, and it accepts what waits before it closes it.
+            (self.name, self.listener) = (None, None);
+        }
         let server = self.end_reign();
         let (name, listener) = (self.name.take(), self.listener.take());
         if let (Some(name), Some(listener)) = (name, listener) {

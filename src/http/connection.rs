@@ -34,7 +34,8 @@ const BODY_BYTES_FIRST: usize = 4 * 1024;
 pub struct Link {
     pub stream: TcpStream,
     pub peer: SocketAddr,
-    /// No request is being read or answered.
+    /// No request is being read or answered. Whoever turns it to false decides: the connection's own thread, that there is
+    /// a request; the one that drains, that there is none, and shuts the reading side.
     pub is_idle: AtomicBool,
 }
 
@@ -64,6 +65,7 @@ pub fn serve(link: &Link, drain: Drain<'_>, times: Times, handler: &dyn Handler)
         expects_continue: false,
         keeps_alive: true,
         must_linger: false,
+        is_shut: false,
     };
     let mut head = RequestHead::default();
     let mut out = Vec::new();
@@ -87,6 +89,8 @@ struct Connection<'a> {
     keeps_alive: bool,
     /// Something may still be coming that must not break the answer that is under way.
     must_linger: bool,
+    /// The reading side may have been shut by our own drain, so that a client that stays looks like one that has gone.
+    is_shut: bool,
 }
 
 impl Connection<'_> {
@@ -129,7 +133,6 @@ impl Connection<'_> {
         let mut deadline = None;
         loop {
             if let Some(end) = head_end(&self.input[self.start..], &mut scanned)? {
-                self.link.is_idle.store(false, Ordering::SeqCst);
                 head.parse(&self.input[self.start..self.start + end])?;
                 self.start += end;
                 return Ok(true);
@@ -160,13 +163,13 @@ impl Connection<'_> {
         }
         // In this order, so that whoever drains sees an idle connection, or this sees that idle ones end.
         self.link.is_idle.store(true, Ordering::SeqCst);
-        if self.drain.ends_idle.load(Ordering::SeqCst) {
-            let received = wire::receive_now(&self.link.stream, &mut self.input);
-            self.link.is_idle.store(false, Ordering::SeqCst);
-            return received;
-        }
-        let received = wire::receive_blocking(&self.link.stream, &mut self.input);
-        self.link.is_idle.store(false, Ordering::SeqCst);
+        let is_ending = self.drain.ends_idle.load(Ordering::SeqCst);
+        let received = match is_ending {
+            true => wire::receive_now(&self.link.stream, &mut self.input),
+            false => wire::receive_blocking(&self.link.stream, &mut self.input),
+        };
+        // A request that came at the moment when the connection was ended is answered all the same.
+        self.is_shut |= !self.link.is_idle.swap(false, Ordering::SeqCst) || is_ending;
         received
     }
 
@@ -328,7 +331,11 @@ impl Transport for Connection<'_> {
     }
 
     fn client_is_gone(&self) -> bool {
-        wire::is_gone(self.link.stream.as_fd())
+        self.shows_its_client() && wire::is_gone(self.link.stream.as_fd())
+    }
+
+    fn shows_its_client(&self) -> bool {
+        !self.is_shut
     }
 
     fn peer(&self) -> SocketAddr {

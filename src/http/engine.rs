@@ -23,7 +23,7 @@ use crate::deadline::Deadline;
 use crate::http::Times;
 use crate::http::connection::{Drain, Link, serve};
 use crate::http::server::Handler;
-use crate::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, CONNECTION_STACK_BYTES};
+use crate::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, CONNECTION_STACK_BYTES, LISTEN_BACKLOG};
 use crate::metrics::{self, Refused};
 use crate::throttle::Throttle;
 use crate::worker;
@@ -142,7 +142,7 @@ impl Server {
         let grace = Deadline::after(self.shared.times.drain_idle.saturating_sub(began).min(deadline.left()));
         let open = self.shared.wait_for_all(self.shared.open(), grace);
         self.shared.ends_idle.store(true, Ordering::SeqCst);
-        for link in open.links.values().filter(|link| link.is_idle.load(Ordering::SeqCst)) {
+        for link in open.links.values().filter(|link| link.is_idle.swap(false, Ordering::SeqCst)) {
             // Only the reading side: a request that has arrived meanwhile is still read and answered.
             let _ = link.stream.shutdown(Shutdown::Read);
         }
@@ -222,6 +222,11 @@ impl Acceptor {
                     }
                 },
             }
+        }
+        // Whoever is connected already has perhaps sent a request; closing the last listener would reset the connection.
+        for _ in 0..LISTEN_BACKLOG {
+            let Ok((stream, peer)) = self.listener.accept() else { break };
+            self.admit(stream, peer);
         }
     }
 
@@ -503,6 +508,24 @@ mod tests {
             assert!(drained.join().expect("drain does not panic"));
         });
         assert_eq!(server.connections(), 0);
+    }
+
+    /// A balancer's request came just when the drain ended its connection, and was then cancelled as if its client had gone.
+    #[test]
+    fn a_request_that_meets_the_end_of_its_connection_is_answered() {
+        let Running { server, arrivals, release } = start(64, Times { linger: SHORT, ..Times::default() });
+        let mut stream = connect(server.address());
+        until("it is open", || server.connections() == 1);
+        let link = server.shared.open().links.values().next().cloned().expect("it is open");
+        // It waits for its first byte; give it the time to.
+        std::thread::sleep(SHORT);
+        // As `drain` does; the request comes between the two.
+        assert!(link.is_idle.swap(false, Ordering::SeqCst));
+        stream.write_all(b"GET /stays HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("sent");
+        arrivals.recv_timeout(PATIENCE).expect("the request arrives");
+        link.stream.shutdown(Shutdown::Read).expect("an open socket");
+        drop((link, release));
+        assert!(read_to_end(&mut stream).ends_with("there"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! Left out on purpose: a bound on connections in use. Each belongs to a request, and those are bounded.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::http::wire::{self, Beside, Waited};
 use crate::limits::{
     ANSWER_AT_ONCE, CONNECT_TIME_MAX, HEAD_BYTES_MAX, POOL_FRESH_TIME, POOL_IDLE_MAX, POOL_IDLE_TIME_MAX,
 };
+use crate::os;
 
 /// A server, and the connections to it that wait for use.
 pub struct Peer {
@@ -73,7 +74,7 @@ impl Peer {
     pub fn connect(&self, deadline: Deadline) -> Result<Connection, ClientError> {
         let failed = |source| ClientError::Connect { address: self.authority.clone(), source };
         let deadline = deadline.sooner(CONNECT_TIME_MAX);
-        let addresses: Vec<SocketAddr> = (&*self.host, self.port).to_socket_addrs().map_err(failed)?.collect();
+        let addresses = os::addresses(&self.host, self.port).map_err(failed)?;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
             let left = deadline.left();

@@ -76,6 +76,10 @@ pub trait Transport {
     fn close(&mut self);
     fn socket(&self) -> Option<BorrowedFd<'_>>;
     fn client_is_gone(&self) -> bool;
+    /// False: the socket looks as if its client had gone, by our own doing.
+    fn shows_its_client(&self) -> bool {
+        true
+    }
     fn peer(&self) -> SocketAddr;
 }
 
@@ -186,7 +190,7 @@ impl<'a> Exchange<'a> {
 
     /// The client's socket, to be watched while a call runs; `None` if the engine does not show it.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.transport.socket()
+        self.transport.socket().filter(|_| self.transport.shows_its_client())
     }
 
     /// The client has closed the connection. Further requests that wait to be read do not count as that.

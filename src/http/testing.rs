@@ -125,6 +125,12 @@ impl Handler for Paths {
                 let _ = self.released.recv_timeout(PATIENCE);
                 exchange.respond(200, &[], &[b"waited"])
             }
+            "/stays" => {
+                let _ = self.arrived.send(());
+                let _ = self.released.recv_timeout(PATIENCE);
+                let seen: &[u8] = if exchange.client_is_gone() { b"gone" } else { b"there" };
+                exchange.respond(200, &[], &[seen])
+            }
             "/gone" => {
                 let _ = self.arrived.send(());
                 while !exchange.client_is_gone() {

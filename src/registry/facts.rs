@@ -6,7 +6,7 @@
 //! Left out on purpose: what the answers mean (`registry.rs`).
 
 use std::collections::HashMap;
-use std::net::{IpAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -118,8 +118,8 @@ impl HostFacts {
 }
 
 fn accepts(host: &str, port: u16) -> bool {
-    let Ok(addresses) = (host, port).to_socket_addrs() else { return false };
-    addresses.take(2).any(|address| TcpStream::connect_timeout(&address, PROBE_TIME_MAX).is_ok())
+    let Ok(addresses) = os::addresses(host, port) else { return false };
+    addresses.iter().take(2).any(|address| TcpStream::connect_timeout(address, PROBE_TIME_MAX).is_ok())
 }
 
 fn lock(probes: &Probes) -> MutexGuard<'_, HashMap<(String, u16), Option<bool>>> {
