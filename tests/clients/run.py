@@ -31,7 +31,6 @@ SKILLS = ROOT / "docs" / "examples" / "skills"
 MODEL = ROOT / "docs" / "examples" / "files" / "cube.obj"
 CLIENT_PATIENCE = 180  # seconds for all checks of one client
 INSPECTOR = "@modelcontextprotocol/inspector"
-STATELESS = "2026-07-28"
 COLUMNS = {
     "client": "Client",
     "version": "Version",
@@ -290,9 +289,6 @@ class Bench:
             for line in client.run(its_plan, part, on_waiting):
                 if line.startswith("fact "):
                     self.note_fact(client, *line.split(" ", 2)[1:], clock)
-                elif line.startswith("not ok elicitation") and client.facts["revision"] == STATELESS:
-                    # Whoever has no session is asked by `input_required`, which is not answered here yet.
-                    client.facts["elicitation"] = "no"
                 elif part != "lost":
                     client.facts |= {"elicitation": "yes"} if line == "ok elicitation" else {}
                     yield line
