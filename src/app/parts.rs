@@ -3,6 +3,7 @@
 //! **Invariant**: with `app.rs`, the only code that sees `Config`; a part is given its own few parameters.
 //! **Thread**: `main`.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
@@ -147,9 +148,18 @@ pub fn serve_instance(
         status: Status::new(vec![registered], Arc::clone(draining)),
     };
     let address = SocketAddr::new(config.host, config.mcp_port);
-    let listener = given.map_or_else(|| bind(address), Ok).map_err(|error| AppError::Bind(address, error))?;
+    let listener = given.map_or_else(|| bind_beside(address, config.gateway_port), Ok);
+    let listener = listener.map_err(|error| AppError::Bind(address, error))?;
     let front = Arc::new(Front { access: Arc::clone(access), site });
     Server::start("instance", listener, config.max_connections, front).map_err(|error| AppError::Bind(address, error))
+}
+
+/// Binds where the port is the system's choice, but not the gateway's: nobody could serve there then.
+fn bind_beside(address: SocketAddr, gateway_port: Option<u16>) -> io::Result<TcpListener> {
+    let first = bind(address)?;
+    let is_taken = address.port() == 0 && first.local_addr().ok().map(|at| at.port()) == gateway_port;
+    // Bound while the first one is held, it is another port.
+    if is_taken { bind(address) } else { Ok(first) }
 }
 
 /// Where this process was paused, lists wait for the scan that is overdue.

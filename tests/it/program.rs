@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, fs, iter, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -374,10 +375,16 @@ pub fn other_version() -> String {
     BUILT.get_or_init(build).display().to_string()
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody has now, below those that the system gives out itself: it must not become the own port of an
+/// instance before the gateway has it.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let next =
+        || FIRST + std::process::id().wrapping_mul(211).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    iter::repeat_with(|| next() as u16).take(COUNT as usize).find(is_free).expect("a free port")
 }
 
 /// A random UUID of version 4.
