@@ -2,8 +2,7 @@
 //! hand over, that are of another user, that were given a socket; a kernel that keeps port, sockets and the name.
 //!
 //! **Invariant**, checked after every step: no two processes accept on the address. In peace one serves, unless nobody
-//! competes, and what a name or a listener is bound to is held by the living alone. And while one that was passed the
-//! listener lives and is awake, the port is never without a socket.
+//! competes, and name and listeners are held by the living alone.
 //! **Bounds**: `SEEDS` runs (1,000 unless said), `SEED` has one again (`registry/simulation.rs`).
 //! Left out on purpose: the registry, which has no say in this.
 

@@ -70,7 +70,7 @@ impl Instance {
         format!(
             r#"{{"schema":1,"instance_id":"{id}","dcc_type":"stub","host":"127.0.0.1","port":{port},
 "mcp_url":"http://127.0.0.1:{port}/mcp","server_name":"stub","server_version":"0.0.0","pid":1,"host_id":"bench/1",
-"registered_at":{now},"heartbeat":{{"seq":{seq},"at":{now}}},"status":"available","tools_revision":"0123456789abcdef"}}"#
+"registered_at":1700000000,"heartbeat":{{"seq":{seq},"at":{now}}},"status":"available","tools_revision":"0123456789abcdef"}}"#
         )
     }
 }
