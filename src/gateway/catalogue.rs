@@ -17,6 +17,7 @@ use crate::endpoint::access::Access;
 use crate::gateway::current::Current;
 use crate::gateway::names;
 use crate::gateway::offered::Offered;
+use crate::gateway::pieces::{Key, Pieces};
 use crate::gateway::snapshot::{Snapshot, Told};
 use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
@@ -71,7 +72,7 @@ enum Order {
 impl Catalogue {
     pub fn start(settings: CatalogueSettings, hub: Arc<Hub>) -> io::Result<Arc<Catalogue>> {
         let catalogue = Arc::new(Catalogue {
-            current: Current::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false)),
+            current: Current::new(Snapshot::build(&settings.own_tools, settings.own_tools_only, &[], false, None)),
             worker: OnceLock::new(),
         });
         let builder = Builder {
@@ -146,9 +147,6 @@ impl Catalogue {
     }
 }
 
-/// Tells one life of an instance from the next: a restart under the same id is another upstream.
-type Key = (String, String, u32);
-
 /// What the thread owns.
 struct Builder {
     settings: CatalogueSettings,
@@ -165,7 +163,7 @@ struct Builder {
 
 struct Known {
     upstream: Arc<Upstream>,
-    offered: Offered,
+    pieces: Arc<Pieces>,
     /// The revision that this was read for.
     revision: String,
     /// It has told its tools, or failed to, at least once.
@@ -238,7 +236,7 @@ impl Builder {
     fn read_tools(&mut self) {
         let Some(view) = self.view.clone() else { return };
         let live: HashMap<Key, &Arc<Instance>> =
-            self.shown(&view).map(|instance| (key_of(instance), instance)).collect();
+            self.shown(&view).map(|instance| (Key::of(instance), instance)).collect();
         self.known.retain(|key, _| live.contains_key(key));
         let access = &self.settings.access;
         for (key, instance) in live {
@@ -253,13 +251,13 @@ impl Builder {
     fn hide(&mut self, instance_id: &str) {
         let Some(view) = self.view.clone() else { return };
         let died = view.instances.iter().find(|instance| instance.entry.instance_id == instance_id);
-        self.hidden = died.map(|instance| (key_of(instance), Instant::now() + DEATH_CONFIRMED_MAX));
+        self.hidden = died.map(|instance| (Key::of(instance), Instant::now() + DEATH_CONFIRMED_MAX));
         self.read_tools();
     }
 
     fn shown<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Arc<Instance>> {
         let hidden = self.hidden.as_ref().map(|(key, _)| key.clone());
-        view.instances.iter().filter(move |instance| hidden.as_ref().is_none_or(|hidden| key_of(instance) != *hidden))
+        view.instances.iter().filter(move |instance| hidden.as_ref().is_none_or(|hidden| Key::of(instance) != *hidden))
     }
 
     fn shows_the_same(&self, view: &View) -> bool {
@@ -281,7 +279,7 @@ impl Builder {
         known.answered = true;
         known.fetch = Fetch::Due(Instant::now() + TOOLS_FETCH_EVERY);
         if let Some(offered) = offered {
-            known.offered = offered.bounded(&known.upstream.instance);
+            known.offers(offered);
         }
     }
 
@@ -305,7 +303,7 @@ impl Builder {
                 continue;
             }
             let (key, upstream, out) = (key.clone(), Arc::clone(&known.upstream), self.out.clone());
-            let name = format!("fetch-{}", names::short(&key.0));
+            let name = format!("fetch-{}", names::short(&key.instance_id));
             let started = worker::spawn(&name, move || {
                 let offered = Offered::fetch(&upstream);
                 if let Some(out) = out.upgrade() {
@@ -325,12 +323,12 @@ impl Builder {
         let (Some(view), Some(out)) = (&self.view, self.out.upgrade()) else { return };
         let told: Vec<Told<'_>> = self
             .shown(view)
-            .filter_map(|instance| self.known.get(&key_of(instance)))
-            .map(|known| Told { upstream: &known.upstream, offered: &known.offered })
+            .filter_map(|instance| self.known.get(&Key::of(instance)))
+            .map(|known| Told { upstream: &known.upstream, pieces: &known.pieces })
             .collect();
         self.complete = self.complete || (view.complete && self.known.values().all(|known| known.answered));
         let CatalogueSettings { own_tools, own_tools_only, .. } = &self.settings;
-        let snapshot = Snapshot::build(own_tools, *own_tools_only, &told, self.complete);
+        let snapshot = Snapshot::build(own_tools, *own_tools_only, &told, self.complete, Some(&out.now()));
         metrics::instances(self.shown(view).map(|instance| instance.dcc()));
         metrics::TOOLS.set(snapshot.tool_count() as i64);
         if snapshot.left_out() > 0 && self.left_out != snapshot.left_out() {
@@ -346,18 +344,17 @@ impl Builder {
 impl Known {
     fn new(instance: Arc<Instance>, access: &Arc<Access>) -> Known {
         let upstream = Arc::new(Upstream::new(instance, access));
-        Known {
-            upstream,
-            offered: Offered::default(),
-            revision: String::new(),
-            answered: false,
-            fetch: Fetch::NotNeeded,
-        }
+        Known { upstream, pieces: Arc::default(), revision: String::new(), answered: false, fetch: Fetch::NotNeeded }
+    }
+
+    fn offers(&mut self, offered: Offered) {
+        let instance = &self.upstream.instance;
+        self.pieces = Arc::new(Pieces::of(instance, &offered.bounded(instance)));
     }
 
     /// Reads the published list if it is another than the one we have; without one, asking is due.
     fn read(&mut self, store: &Store) {
-        let entry = &self.upstream.instance.entry;
+        let entry = Arc::clone(&self.upstream.instance.entry);
         if !entry.tools_revision.is_empty() && self.revision == entry.tools_revision {
             return;
         }
@@ -365,7 +362,7 @@ impl Known {
         let published = publishes.then(|| read_published(store, &entry.instance_id)).flatten();
         match published {
             Some(offered) => {
-                self.offered = offered.bounded(&self.upstream.instance);
+                self.offers(offered);
                 self.revision = entry.tools_revision.clone();
                 self.answered = true;
                 self.fetch = Fetch::NotNeeded;
@@ -374,11 +371,6 @@ impl Known {
             None => {}
         }
     }
-}
-
-fn key_of(instance: &Instance) -> Key {
-    let entry = &instance.entry;
-    (entry.instance_id.clone(), entry.mcp_url.clone(), entry.pid)
 }
 
 fn read_published(store: &Store, instance_id: &str) -> Option<Offered> {

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn snapshot(complete: bool) -> Snapshot {
-        Snapshot::build(&[], false, &[], complete)
+        Snapshot::build(&[], false, &[], complete, None)
     }
 
     #[test]

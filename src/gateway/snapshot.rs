@@ -5,24 +5,23 @@
 //! **Thread**: built on `catalogue`, read by any.
 //! Left out on purpose: where it comes from (`gateway/catalogue.rs`).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::to_raw_value;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::gateway::names;
-use crate::gateway::offered::{Offered, text_of};
+use crate::gateway::pieces::{Named, Pieces, SCHEME};
 use crate::gateway::upstream::Upstream;
 use crate::hash::fnv64;
-use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::lists::{ListResult, Listed};
 use crate::mcp::mirror::Mirror;
 use crate::mcp::tasks::TaskSupport;
 use crate::mcp::{RawObject, Revision};
+use crate::registry::Origin;
 use crate::registry::entry::Status;
-use crate::registry::{Instance, Origin};
 use crate::session::State;
 
 /// All that a request needs, as of one moment.
@@ -33,12 +32,15 @@ pub struct Snapshot {
     prompt_routes: HashMap<String, Route>,
     /// Instances by the resources that only they list.
     owners: HashMap<String, Option<Arc<Upstream>>>,
+    /// What the lists were made of, with the own tools.
+    pieces: Vec<Arc<Pieces>>,
     lists: Lists,
     pub state: State,
     /// Every instance of the first view has told its tools, or failed to.
     pub complete: bool,
 }
 
+#[derive(Clone)]
 struct Lists {
     tools: ListResult,
     prompts: ListResult,
@@ -142,35 +144,49 @@ impl Snapshot {
 
     /// Of the gateway's own tools and what the instances told; `own_tools_only` keeps the latter from the list, not from
     /// being called.
-    pub fn build(own_tools: &[RawObject], own_tools_only: bool, instances: &[Told<'_>], complete: bool) -> Snapshot {
+    /// Where nothing but members differs from the snapshot before, its lists are taken over.
+    pub fn build(
+        own_tools: &[RawObject],
+        own_tools_only: bool,
+        instances: &[Told<'_>],
+        complete: bool,
+        before: Option<&Snapshot>,
+    ) -> Snapshot {
         let (mut tools, mut prompts, mut resources, mut templates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut tool_routes, mut prompt_routes, mut owners) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut members = Vec::new();
-        for told in instances {
-            let named = publish(told, &told.offered.tools, &mut tool_routes);
-            let names = named.iter().map(|(name, tool, _)| (name.clone(), tool.clone())).collect();
-            let slowest_tool = told.offered.tools.iter().filter_map(timeout_of).max().unwrap_or_default();
-            let has_tasks = told.offered.tools.iter().any(|tool| TaskSupport::of(tool) != TaskSupport::Forbidden);
-            let upstream = Arc::clone(told.upstream);
-            members.push(Arc::new(Member { upstream, tools: names, slowest_tool, has_tasks }));
-            tools.extend(named.into_iter().map(|(_, _, raw)| raw));
-            prompts.extend(publish(told, &told.offered.prompts, &mut prompt_routes).into_iter().map(|(_, _, raw)| raw));
-            for (uri, resource) in addressed(told, &told.offered.resources, "uri") {
-                owners.entry(uri).and_modify(|owner| *owner = None).or_insert_with(|| Some(Arc::clone(told.upstream)));
+        for Told { upstream, pieces } in instances {
+            let before = tools.len();
+            enter(upstream, &pieces.tools, &mut tool_routes, &mut tools);
+            let names = tools[before..].iter().zip(&pieces.tools);
+            let names = names.map(|((name, _), tool)| (name.to_string(), tool.original.clone())).collect();
+            let Pieces { slowest_tool, has_tasks, .. } = ***pieces;
+            members.push(Arc::new(Member { upstream: Arc::clone(upstream), tools: names, slowest_tool, has_tasks }));
+            enter(upstream, &pieces.prompts, &mut prompt_routes, &mut prompts);
+            for (uri, resource) in &pieces.resources {
+                let owner = || Some(Arc::clone(upstream));
+                owners.entry(uri.clone()).and_modify(|owner| *owner = None).or_insert_with(owner);
                 resources.push(resource);
             }
-            templates.extend(addressed(told, &told.offered.resource_templates, "uriTemplate").map(|(_, raw)| raw));
+            templates.extend(pieces.resource_templates.iter().map(|(_, raw)| raw));
         }
-        let listed = own_tools.iter().chain(tools.iter().filter(|_| !own_tools_only)).collect::<Vec<_>>();
-        let encode = |listed, objects: &[RawObject]| ListResult::encode(listed, &objects.iter().collect::<Vec<_>>());
+        let pieces: Vec<Arc<Pieces>> = instances.iter().map(|told| Arc::clone(told.pieces)).collect();
+        let same = |before: &&Snapshot| {
+            before.pieces.len() == pieces.len() && before.pieces.iter().zip(&pieces).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        if let Some(before) = before.filter(same) {
+            let (lists, state) = (before.lists.clone(), before.state);
+            return Snapshot { members, tool_routes, prompt_routes, owners, pieces, lists, state, complete };
+        }
+        let told = tools.iter().map(|(_, raw)| &**raw).filter(|_| !own_tools_only);
         let lists = Lists {
-            tools: ListResult::encode(Listed::Tools, &listed),
-            prompts: encode(Listed::Prompts, &prompts),
-            resources: encode(Listed::Resources, &resources),
-            resource_templates: encode(Listed::ResourceTemplates, &templates),
+            tools: ListResult::encode(Listed::Tools, &own_tools.iter().chain(told).collect::<Vec<_>>()),
+            prompts: ListResult::encode(Listed::Prompts, &prompts.iter().map(|(_, raw)| &**raw).collect::<Vec<_>>()),
+            resources: ListResult::encode(Listed::Resources, &resources),
+            resource_templates: ListResult::encode(Listed::ResourceTemplates, &templates),
         };
         let state = lists.state();
-        Snapshot { members, tool_routes, prompt_routes, owners, lists, state, complete }
+        Snapshot { members, tool_routes, prompt_routes, owners, pieces, lists, state, complete }
     }
 }
 
@@ -241,93 +257,27 @@ impl Member {
 /// An instance with what it offers, on the way into a snapshot.
 pub struct Told<'b> {
     pub upstream: &'b Arc<Upstream>,
-    pub offered: &'b Offered,
+    pub pieces: &'b Arc<Pieces>,
 }
 
-/// Begins the URI of every resource of an instance.
-const SCHEME: &str = "dcc://";
-
-/// The URI under which a resource of an instance is published.
-pub fn published_uri(instance: &Instance, uri: &str) -> String {
-    format!("{SCHEME}{}/{uri}", instance.entry.instance_id)
-}
-
-/// Names the tools or prompts of one instance, sorted by their own names, and enters their routes.
-fn publish(
-    told: &Told<'_>,
-    objects: &[RawObject],
+/// Enters the routes of one instance's tools or prompts. A name that another instance has published already gives way.
+fn enter<'p>(
+    upstream: &Arc<Upstream>,
+    pieces: &'p [Named],
     routes: &mut HashMap<String, Route>,
-) -> Vec<(String, String, RawObject)> {
-    let entry = &told.upstream.instance.entry;
-    let mut named: Vec<(String, &RawObject)> =
-        objects.iter().filter_map(|object| Some((text_of(object, "name")?, object))).collect();
-    named.sort_by(|left, right| left.0.cmp(&right.0));
-    let originals: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
-    let names = names::publish(&names::short(&entry.instance_id), &originals);
-    let is_ours = told.upstream.instance.origin == Origin::Ours;
-    let mut published = Vec::new();
-    for ((original, object), name) in named.iter().zip(names) {
-        let Some(mut name) = name else { continue };
-        if routes.contains_key(&name) {
-            name = names::beside(&entry.instance_id, &name, original);
+    listed: &mut Vec<(Cow<'p, str>, Cow<'p, RawObject>)>,
+) {
+    let id = &upstream.instance.entry.instance_id;
+    for piece in pieces {
+        let (mut name, mut raw) = (Cow::Borrowed(&*piece.name), Cow::Borrowed(&piece.raw));
+        if routes.contains_key(&*name) {
+            name = names::beside(id, &name, &piece.original).into();
+            raw = Cow::Owned(piece.called(&name));
         }
-        let upstream = Arc::clone(told.upstream);
-        let (timeout, mirror) = (timeout_of(object), mirror_of(object));
-        let task_support = if is_ours { TaskSupport::of(object) } else { TaskSupport::Forbidden };
-        routes.insert(name.clone(), Route { upstream, name: original.clone(), timeout, mirror, task_support });
-        let mut raw = renamed(object, ("name", &name), ("io.dcc-mcp/tool", original), &told.upstream.instance);
-        if !is_ours {
-            // A task there would be everybody's (`gateway/tasks.rs`).
-            raw.remove("execution");
-        }
-        published.push((name, original.clone(), raw));
+        let Named { original, timeout, mirror, task_support, .. } = piece;
+        let (upstream, mirror) = (Arc::clone(upstream), mirror.clone());
+        let route = Route { upstream, name: original.clone(), timeout: *timeout, mirror, task_support: *task_support };
+        routes.insert(name.to_string(), route);
+        listed.push((name, raw));
     }
-    published
-}
-
-/// Resources or templates of one instance, sorted, each with its own URI.
-fn addressed<'o>(
-    told: &Told<'o>,
-    objects: &'o [RawObject],
-    member: &'static str,
-) -> impl Iterator<Item = (String, RawObject)> + use<'o> {
-    let instance = &told.upstream.instance;
-    let mut sorted: Vec<(String, &RawObject)> =
-        objects.iter().filter_map(|object| Some((text_of(object, member)?, object))).collect();
-    sorted.sort_by(|left, right| left.0.cmp(&right.0));
-    sorted.into_iter().map(move |(uri, object)| {
-        let raw = renamed(object, (member, &published_uri(instance, &uri)), ("io.dcc-mcp/uri", &uri), instance);
-        (uri, raw)
-    })
-}
-
-/// The object under its published name; where it comes from is told in `_meta`.
-fn renamed(
-    object: &RawObject,
-    (member, published): (&str, &str),
-    (original_key, original): (&str, &str),
-    instance: &Instance,
-) -> RawObject {
-    let mut object = object.clone();
-    let meta = object.get("_meta").and_then(|meta| serde_json::from_str(meta.get()).ok());
-    let mut meta: Map<String, Value> = meta.unwrap_or_default();
-    meta.insert(original_key.to_owned(), original.into());
-    meta.insert("io.dcc-mcp/instance".to_owned(), instance.entry.instance_id.as_str().into());
-    meta.insert("io.dcc-mcp/dcc".to_owned(), instance.dcc().into());
-    for (member, value) in [(member, to_raw_value(published)), ("_meta", to_raw_value(&meta))] {
-        object.insert(member.to_owned(), value.expect("strings and maps of strings encode"));
-    }
-    object
-}
-
-/// An annotation that no client accepts is not followed here either.
-fn mirror_of(tool: &RawObject) -> Option<Arc<Mirror>> {
-    Mirror::of(tool.get("inputSchema")?.get()).ok().flatten().map(Arc::new)
-}
-
-/// `io.dcc-mcp/timeout-secs` in `_meta`, as instances of ours tell it of tools that take long.
-fn timeout_of(tool: &RawObject) -> Option<Duration> {
-    let meta: Map<String, Value> = serde_json::from_str(tool.get("_meta")?.get()).ok()?;
-    let seconds = meta.get("io.dcc-mcp/timeout-secs")?.as_f64()?;
-    (seconds > 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(SCRIPT_TIME_MAX).min(SCRIPT_TIME_MAX))
 }

@@ -59,10 +59,15 @@ impl ListResult {
     pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
         // The same ones in every revision, of which the newest has the longest text.
         let (shown, beyond) = objects.split_at(count_that_fits(objects));
-        let by_revision = Revision::ALL.map(|revision| encode_list(listed, shown, Some(revision)).into());
-        let newest: &Arc<[u8]> = &by_revision[Revision::NEWEST as usize];
-        let differs = shown.iter().any(|object| object.contains_key(GONE_MEMBER));
-        let modern = if differs { encode_list(listed, shown, None).into() } else { Arc::clone(newest) };
+        let newest: Arc<[u8]> = encode_list(listed, shown, Some(Revision::NEWEST)).into();
+        let by_revision = Revision::ALL.map(|revision| {
+            let is_later = |(later, since): &(&str, Revision)| *since > revision && has(shown, later);
+            match LATER_MEMBERS.iter().any(is_later) {
+                true => encode_list(listed, shown, Some(revision)).into(),
+                false => Arc::clone(&newest),
+            }
+        });
+        let modern = if has(shown, GONE_MEMBER) { encode_list(listed, shown, None).into() } else { newest };
         ListResult { by_revision, modern, left_out: beyond.len() }
     }
 
@@ -96,6 +101,10 @@ fn count_that_fits(objects: &[&RawObject]) -> usize {
 /// A member that went with 2026-07-28.
 const GONE_MEMBER: &str = "execution";
 
+fn has(objects: &[&RawObject], member: &str) -> bool {
+    objects.iter().any(|object| object.contains_key(member))
+}
+
 fn encode_list(listed: Listed, objects: &[&RawObject], revision: Option<Revision>) -> Vec<u8> {
     let is_known = |member: &str| match revision {
         Some(revision) => LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since),
@@ -106,7 +115,7 @@ fn encode_list(listed: Listed, objects: &[&RawObject], revision: Option<Revision
         out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
         for (at, (member, value)) in object.iter().filter(|(member, _)| is_known(member)).enumerate() {
             out.extend_from_slice(if at == 0 { b"" } else { b"," });
-            out.extend_from_slice(&jsonrpc::to_bytes(member));
+            write_text(&mut out, member);
             out.push(b':');
             out.extend_from_slice(value.get().as_bytes());
         }
@@ -114,6 +123,17 @@ fn encode_list(listed: Listed, objects: &[&RawObject], revision: Option<Revision
     }
     out.extend_from_slice(b"]}");
     out
+}
+
+/// A member's name; nearly all need no escaping.
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(&jsonrpc::to_bytes(&text));
+    }
 }
 
 #[cfg(test)]
