@@ -2,7 +2,9 @@
 //! hand over, that are of another user, that were given a socket; a kernel that keeps port, sockets and the name.
 //!
 //! **Invariant**, checked after every step: no two processes accept on the address. In peace one serves, unless nobody
-//! competes, and name and listeners are held by the living alone.
+//! competes, and name and listeners are held by the living alone. Mid-run, whoever is awake has something to do or
+//! waits for something that comes; and while one competes and is awake, the port is without a socket for `UNHELD_MAX` at
+//! most, and not served for that long at most unless one that is stopped has the socket or the name.
 //! **Bounds**: `SEEDS` runs (1,000 unless said), `SEED` has one again (`registry/simulation.rs`).
 //! Left out on purpose: the registry, which has no say in this.
 
@@ -16,6 +18,8 @@ use crate::version::Version;
 
 const CHAOS: Duration = Duration::from_secs(20);
 const PEACE: Duration = Duration::from_secs(10);
+/// The longest pause there is, one more attempt that finds the port in use, and the start of a process.
+const UNHELD_MAX: Duration = HANDOVER_GRACE.saturating_add(Duration::from_millis(500));
 /// Nothing is due.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -47,6 +51,8 @@ struct Process {
     due: Duration,
     heard: Vec<Word>,
     is_serving: bool,
+    /// Since when it competes and is awake, and nothing it tried has failed.
+    able_since: Duration,
 }
 
 struct Kernel {
@@ -62,6 +68,9 @@ struct Kernel {
     /// Somebody else has the name and nothing to do with the port.
     is_squatted: bool,
     versions: Vec<Version>,
+    /// When the port had a socket last, and when it was served or one that was stopped kept others from it.
+    held: Duration,
+    served: Duration,
 }
 
 #[test]
@@ -87,6 +96,8 @@ impl Kernel {
             has_names,
             is_squatted: false,
             versions: versions.into(),
+            held: Duration::ZERO,
+            served: Duration::ZERO,
         };
         // The service manager holds its socket for ever, and gives it to one process at a time.
         let given = (kernel.random.below(5) == 0).then(|| kernel.socket());
@@ -118,6 +129,7 @@ impl Kernel {
             due: self.now + Duration::from_millis(self.random.below(300)),
             heard: Vec::new(),
             is_serving: false,
+            able_since: self.now,
         }
     }
 
@@ -138,8 +150,11 @@ impl Kernel {
             }
             self.owner_looks();
             if !self.someone_acts() {
+                self.check_nobody_sleeps_for_ever();
                 self.let_time_pass();
             }
+            // After each step, since a socket may be held for no time at all.
+            self.check_the_port();
             self.check();
         }
         let competing = self.processes.iter().any(|process| process.is_alive && !process.has_resigned);
@@ -331,7 +346,10 @@ impl Kernel {
         let is_held = self.processes.iter().any(|process| process.listener.is_some() || process.given.is_some());
         match self.random.below(40) {
             _ if is_held => Event::InUse,
-            0 => Event::NotBound,
+            0 => {
+                self.processes[number].able_since = self.now + Pause::AfterError.time();
+                Event::NotBound
+            }
             _ => {
                 let socket = self.socket();
                 (self.processes[number].listener, self.processes[number].holds) = (Some(socket), Holds::Own);
@@ -358,6 +376,7 @@ impl Kernel {
             // It does not prove to work: others shall have it.
             self.processes[number].listener = None;
             self.leave_name(number, Word::Gone);
+            self.processes[number].able_since = self.now + Pause::AfterError.time();
             return self.rest(number, Pause::AfterError.time());
         }
         self.processes[number].is_serving = true;
@@ -408,5 +427,54 @@ impl Kernel {
             );
         }
         assert!(self.name.is_none_or(|owner| self.processes[owner].is_alive), "SEED={}", self.seed);
+        for process in self.processes.iter().filter(|process| !process.is_alive || process.has_resigned) {
+            assert!(process.listener.is_none(), "one that is gone has a listener; SEED={}", self.seed);
+        }
+    }
+
+    /// Nobody has anything to do now: each that competes serves, has something due, or will hear of the end of the one
+    /// it follows.
+    fn check_nobody_sleeps_for_ever(&self) {
+        for (number, process) in self.processes.iter().enumerate() {
+            if !self.is_awake(number) || process.has_resigned || process.is_serving {
+                continue;
+            }
+            let is_told = process.follows.is_some()
+                && process.follows == self.name
+                && self.joined.iter().any(|(standby, _)| *standby == number);
+            assert!(
+                is_told || process.due <= self.now + HANDOVER_GRACE.max(Pause::AfterError.time()),
+                "n{number} waits for nothing at {:?}; SEED={}",
+                self.now,
+                self.seed
+            );
+        }
+    }
+
+    /// How long the port has had no socket, or nobody who serves, though somebody could have seen to it.
+    fn check_the_port(&mut self) {
+        for process in &mut self.processes {
+            // Time passes in small steps, so that a pause that ends in between is noticed.
+            if !process.is_alive || process.has_resigned || self.now < process.paused_until {
+                process.able_since = self.now;
+            }
+        }
+        let stopped = |process: &Process| process.is_alive && self.now < process.paused_until;
+        let living = || self.processes.iter().enumerate().filter(|(_, process)| process.is_alive);
+        let is_given = self.processes.iter().any(|process| process.given.is_some());
+        if is_given || living().any(|(_, process)| process.listener.is_some()) {
+            self.held = self.now;
+        }
+        let is_blocked = living()
+            .any(|(number, process)| stopped(process) && (process.listener.is_some() || self.name == Some(number)));
+        if is_given || is_blocked || living().any(|(_, process)| process.is_serving) {
+            self.served = self.now;
+        }
+        let competing = living().filter(|(number, process)| !process.has_resigned && self.is_awake(*number));
+        let Some(able) = competing.map(|(_, process)| process.able_since).min() else { return };
+        for (what, last) in [("a socket", self.held), ("anybody who serves", self.served)] {
+            let without = self.now.saturating_sub(last.max(able));
+            assert!(without <= UNHELD_MAX, "{without:?} without {what} at {:?}; SEED={}", self.now, self.seed);
+        }
     }
 }
