@@ -281,3 +281,6 @@ fn enter<'p>(
         listed.push((name, raw));
     }
 }
+
+#[cfg(test)]
+mod simulation;
