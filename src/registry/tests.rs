@@ -127,6 +127,7 @@ fn verdicts() {
         ("gone and stale", Evidence { is_gone: true, observed: STALE, ..fresh }, None, Dead(Death::ProcessGone)),
         ("just before", Evidence { observed: second(29), elapsed: second(29), ..fresh }, None, Live),
         ("stale", Evidence { observed: STALE, elapsed: STALE, ..fresh }, Some(true), Dead(Death::Stale)),
+        ("silent for just so long, not all of it observed", Evidence { elapsed: STALE, ..fresh }, Some(false), Hidden),
         ("we slept, it answers", slept, Some(true), Live),
         ("we slept, it does not", slept, Some(false), Hidden),
         ("we slept, not asked yet", slept, None, Live),
@@ -152,6 +153,19 @@ fn stale_by_our_own_clock_and_back_with_the_next_heartbeat() {
         assert_eq!(watch.until(40.0, &[entry("a", 2, at + 10.0)]), dead("a", Death::Stale));
         assert_eq!(watch.until(99.0, &[entry("a", 2, at + 10.0)]), dead("a", Death::Stale), "hidden, not forgotten");
         assert_eq!(watch.until(99.0, &[entry("a", 3, at)]), live(&["a"]), "it lived after all");
+    }
+}
+
+#[test]
+fn another_life_with_the_same_count_of_heartbeats_is_a_change() {
+    let before = entry("a", 1, EPOCH);
+    let restarted = Entry { registered_at: 2.0, ..before.clone() };
+    let other_process = Entry { pid: 11, ..before.clone() };
+    for (name, after) in [("registered anew", restarted), ("another process", other_process)] {
+        let mut watch = Watch::new(None);
+        assert_eq!(watch.until(29.5, std::slice::from_ref(&before)), live(&["a"]));
+        assert_eq!(watch.until(59.0, std::slice::from_ref(&after)), live(&["a"]), "{name}");
+        assert_eq!(watch.until(60.0, &[after]), dead("a", Death::Stale), "{name}: and it does not beat");
     }
 }
 
