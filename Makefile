@@ -69,7 +69,7 @@ chaos: ## twenty instances, three gateways behind nginx, faults of all kinds for
 	$(CARGO) build --locked --quiet --bins
 	$(PYTHON) tests/chaos/run.py
 
-simulate: ## SEEDS=100000 runs of the simulated registry and election; SEED=n has one again
+simulate: ## SEEDS=100000 runs of the simulated registry, election and names; SEED=n has one again
 	SEEDS=$${SEEDS:-100000} $(CARGO) test --locked --release --lib simulation -- --nocapture
 
 bench-registry: ## 100 to 1,000 instances on one folder: time, CPU and writes of a scan; 200 that register in one second
