@@ -88,8 +88,8 @@ pub fn read(path: &Path, limit: u64) -> Result<(Stamp, Vec<u8>), Unread> {
     if bytes.len() as u64 > limit { Err(Unread::TooLarge) } else { Ok((stamp, bytes)) }
 }
 
-/// Reads a file unless it still is the version that is known. One that was known and is missing is looked for again:
-/// some file systems lose a file for a moment while it is replaced, between finding its name and looking at it.
+/// Reads a file unless it still is the version that is known. One that is missing is looked for again: some file systems
+/// lose a file for a moment while it is replaced, between finding its name and looking at it.
 pub fn read_if_changed(path: &Path, known: Option<Stamp>, limit: u64) -> Option<Result<(Stamp, Vec<u8>), Unread>> {
     let once = || match look(path) {
         Ok(stamp) if known == Some(stamp) => None,
@@ -97,7 +97,7 @@ pub fn read_if_changed(path: &Path, known: Option<Stamp>, limit: u64) -> Option<
         Err(unread) => Some(Err(unread)),
     };
     match once() {
-        Some(Err(Unread::Missing)) if known.is_some() => once(),
+        Some(Err(Unread::Missing)) => once(),
         other => other,
     }
 }

@@ -477,7 +477,13 @@ mod tests {
             let unreadable = scan(&store, &mut cache);
             assert_eq!((unreadable.found[0].readable, unreadable.skipped.unreadable), (false, 1));
         }));
-        assert!(scan(&store, &mut cache).found[0].readable);
+        let (there, away) = (path.clone(), folder.0.join("away"));
+        faults::before("look", move || {
+            fs::rename(&there, &away).expect("a file system loses it");
+            faults::before("look", move || fs::rename(away, there).expect("and has it again"));
+        });
+        let found = scan(&store, &mut cache);
+        assert!(found.found[0].readable, "missing for a moment, just after it could not be read");
 
         fs::write(&path, br#"{"schema":2}"#).expect("written");
         assert!(ids(&scan(&store, &mut cache)).is_empty(), "a newer form is another's to show");
