@@ -81,6 +81,7 @@ impl Catalogue {
             out: Arc::downgrade(&catalogue),
             view: None,
             hidden: None,
+            is_stale: false,
             known: HashMap::new(),
             complete: false,
             left_out: 0,
@@ -153,12 +154,21 @@ struct Builder {
     hub: Arc<Hub>,
     out: Weak<Catalogue>,
     view: Option<Arc<View>>,
-    /// Left out until the registry says the same, or this time.
-    hidden: Option<(Key, Instant)>,
+    hidden: Option<Hidden>,
+    /// The snapshot still shows the one that is hidden.
+    is_stale: bool,
     known: HashMap<Key, Known>,
     complete: bool,
     /// What the last snapshot left out of its lists, which is logged once.
     left_out: usize,
+}
+
+/// One that has died before our eyes: left out until the registry says the same, or this time.
+struct Hidden {
+    instance_id: String,
+    /// The life that ended. `None`: it began and ended between two of our looks, so that no view has shown it yet.
+    life: Option<Key>,
+    until: Instant,
 }
 
 struct Known {
@@ -198,16 +208,22 @@ impl Work for Builder {
             Order::View(view) => {
                 let is_news = !self.shows_the_same(&view);
                 self.view = Some(view);
+                self.find_hidden();
                 // Such as the death of one that is hidden: lists that are held shall not wait for it.
                 if !is_news {
                     return;
                 }
                 self.read_tools();
             }
-            Order::Hide { instance_id } => self.hide(&instance_id),
+            // With what the look that follows has found: lists are held until then.
+            Order::Hide { instance_id } => return self.hide(instance_id),
             Order::Fetched { key, offered } => self.take_fetched(&key, offered),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
             Order::Release => {
+                if self.is_stale {
+                    self.read_tools();
+                    self.rebuild();
+                }
                 self.out.upgrade().inspect(|out| out.current.release());
                 return;
             }
@@ -220,7 +236,7 @@ impl Work for Builder {
         for known in self.known.values() {
             known.upstream.pool().close_stale();
         }
-        if self.hidden.as_ref().is_some_and(|(_, until)| *until <= Instant::now()) {
+        if self.hidden.as_ref().is_some_and(|hidden| hidden.until <= Instant::now()) {
             // The registry goes on saying that it lives.
             self.hidden = None;
             self.read_tools();
@@ -248,15 +264,23 @@ impl Builder {
         }
     }
 
-    fn hide(&mut self, instance_id: &str) {
-        let Some(view) = self.view.clone() else { return };
-        let died = view.instances.iter().find(|instance| instance.entry.instance_id == instance_id);
-        self.hidden = died.map(|instance| (Key::of(instance), Instant::now() + DEATH_CONFIRMED_MAX));
-        self.read_tools();
+    fn hide(&mut self, instance_id: String) {
+        self.hidden = Some(Hidden { instance_id, life: None, until: Instant::now() + DEATH_CONFIRMED_MAX });
+        self.is_stale = true;
+        self.find_hidden();
+    }
+
+    /// A later life under the same id is shown.
+    fn find_hidden(&mut self) {
+        let (Some(Hidden { instance_id, life: life @ None, .. }), Some(view)) = (&mut self.hidden, &self.view) else {
+            return;
+        };
+        let died = view.instances.iter().find(|instance| instance.entry.instance_id == *instance_id);
+        *life = died.map(|instance| Key::of(instance));
     }
 
     fn shown<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Arc<Instance>> {
-        let hidden = self.hidden.as_ref().map(|(key, _)| key.clone());
+        let hidden = self.hidden.as_ref().and_then(|hidden| hidden.life.clone());
         view.instances.iter().filter(move |instance| hidden.as_ref().is_none_or(|hidden| Key::of(instance) != *hidden))
     }
 
@@ -335,6 +359,7 @@ impl Builder {
             log::warn!("event=lists_too_large left_out={} limit={LIST_BYTES_MAX}", snapshot.left_out());
         }
         self.left_out = snapshot.left_out();
+        self.is_stale = false;
         let state = snapshot.state;
         out.current.put(snapshot);
         self.hub.publish(state);
@@ -380,5 +405,46 @@ fn read_published(store: &Store, instance_id: &str) -> Option<Offered> {
             log::debug!("event=tool_list_unreadable instance={instance_id} error=\"{error}\"");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::registry::Origin;
+    use crate::registry::entry::tests::sample;
+    use crate::registry::files::tests::Folder;
+    use crate::session::State;
+
+    fn view(ids: &[&str]) -> Arc<View> {
+        let instance = |id: &&str| {
+            Arc::new(Instance { entry: Arc::new(sample(id)), origin: Origin::Ours, beat_seen: Instant::now() })
+        };
+        Arc::new(View { instances: ids.iter().map(instance).collect(), complete: true, ..View::unknown() })
+    }
+
+    /// Found by `make bench-takeover`: a gateway that had come and died between two looks of its successor was listed.
+    #[test]
+    fn who_has_died_is_left_out_also_where_only_the_look_that_follows_shows_it() {
+        let folder = Folder::new();
+        let access =
+            Access::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Vec::new(), Vec::new(), None).expect("there is no file");
+        let (store, access) = (Store::open(&folder.0), Arc::new(access));
+        let settings = CatalogueSettings { store, own_tools: Vec::new(), own_tools_only: false, access };
+        let hub = Hub::start(State::default()).expect("a thread can be had");
+        let catalogue = Catalogue::start(settings, hub).expect("a thread can be had");
+        let listed = |died, seen: &[&[&str]]| {
+            catalogue.hold(Duration::from_secs(60), Some(died));
+            seen.iter().for_each(|ids| catalogue.see(view(ids)));
+            catalogue.release();
+            let members: Vec<String> =
+                catalogue.settled().members.iter().map(|member| member.id().to_owned()).collect();
+            members
+        };
+        assert_eq!(listed("new", &[&["old"], &["new", "old"]]), ["old"]);
+        assert_eq!(listed("old", &[]), ["new"], "and one that is shown goes, with no view at all");
+        catalogue.stop();
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::gateway::names;
 use crate::gateway::pieces::{Named, Pieces, SCHEME};
 use crate::gateway::upstream::Upstream;
-use crate::hash::fnv64;
+use crate::hash::list_mark;
 use crate::mcp::lists::{ListResult, Listed};
 use crate::mcp::mirror::Mirror;
 use crate::mcp::tasks::TaskSupport;
@@ -192,7 +192,7 @@ impl Snapshot {
 
 impl Lists {
     fn state(&self) -> State {
-        let mark = |list: &ListResult| fnv64(&list.bytes(Some(Revision::NEWEST))) as u32;
+        let mark = |list: &ListResult| list_mark(&list.bytes(Some(Revision::NEWEST))) as u32;
         State {
             tools: mark(&self.tools),
             prompts: mark(&self.prompts),

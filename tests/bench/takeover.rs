@@ -18,7 +18,7 @@ const CLIENTS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(120);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Between two calls of one client: the processors are shared with the servers.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct Seen {
@@ -131,8 +131,8 @@ fn connect(target: SocketAddr) -> io::Result<TcpStream> {
 /// The body of an answer with status 200; anything else is an error.
 fn ask(stream: &mut TcpStream, request: &str) -> io::Result<String> {
     stream.write_all(request.as_bytes())?;
-    let mut bytes = Vec::with_capacity(256 * 1024);
-    let mut chunk = vec![0; 256 * 1024];
+    let mut bytes = Vec::with_capacity(16 * 1024);
+    let mut chunk = [0; 16 * 1024];
     let (mut head_end, mut length) = (None, None);
     loop {
         match stream.read(&mut chunk)? {
