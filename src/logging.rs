@@ -57,7 +57,7 @@ pub enum LogError {
 
 /// A value that somebody else chose, in a log line: as it is when it is plain, else in quotes with `"`, `\` and control
 /// characters escaped.
-pub struct Quoted<'a>(pub &'a str);
+pub struct Quoted<'a, T: ?Sized>(pub &'a T);
 
 /// Starts logging for the whole process, panics included. A folder that cannot be written to is no error: it is said on
 /// standard error, and tried again later.
@@ -154,7 +154,6 @@ impl Logger {
         let (level, message) = match written {
             Written::Yes | Written::StillFailed => return,
             Written::FailedNow(error) => {
-                let error = error.to_string();
                 (Level::Error, format!("event=log_file_failed folder={} error={}", Quoted(&folder()), Quoted(&error)))
             }
             Written::Again(lost) => {
@@ -244,9 +243,9 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     log::error!("event=panic place={} message={}", Quoted(&place), Quoted(text));
 }
 
-impl fmt::Display for Quoted<'_> {
+impl<T: fmt::Display + ?Sized> fmt::Display for Quoted<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        line::write_quoted(f, self.0)
+        line::write_quoted(f, &self.0.to_string())
     }
 }
 

@@ -19,6 +19,7 @@ use crossbeam_channel::bounded;
 
 use crate::backoff::{Backoff, Complaint};
 use crate::limits::{PRUNES_PER_SCAN_MAX, REGISTRY_RETRY_MAX, SCAN_EVERY, SCAN_RETRY_MAX, SCAN_TIME_MAX, SLEPT_AFTER};
+use crate::logging::Quoted;
 use crate::metrics::{self, RegistryError};
 use crate::os;
 use crate::registry::facts::{CanWrite, Facts, HostFacts};
@@ -232,7 +233,7 @@ impl State {
                 self.foreign.refresh(self.store.root());
                 let (view, prunes) = self.observer.observe(&scan, &self.foreign, moment, self.facts.as_ref());
                 if self.complaint.succeeded() {
-                    log::info!("event=registry_read_again path={}", self.store.root().display());
+                    log::info!("event=registry_read_again path={}", Quoted(&self.store.root().display()));
                 }
                 self.pauses.succeeded();
                 self.tell(view);
@@ -259,7 +260,7 @@ impl State {
 
     fn tell_error(&mut self, error: &StoreError, moment: Moment) {
         if self.complaint.failed(moment.now) {
-            log::warn!("event=registry_not_read error=\"{error}\"");
+            log::warn!("event=registry_not_read error={}", Quoted(&error));
         }
         let last = self.shared.latest();
         let view = self.observer.observe_failure(error.to_string(), moment, self.facts.as_ref());
@@ -272,10 +273,10 @@ impl State {
         for Prune { entry, death } in due.take(PRUNES_PER_SCAN_MAX) {
             let (id, dcc) = (&entry.instance_id, &entry.dcc_type);
             match self.store.remove_dead(entry) {
-                Ok(true) => log::info!("event=instance_removed instance={id} dcc={dcc} death={death:?}"),
+                Ok(true) => log::info!("event=instance_removed instance={id} dcc={} death={death:?}", Quoted(dcc)),
                 Ok(false) => log::debug!("event=instance_kept instance={id}"),
                 // Hidden it is in any case; tried again at the next scan.
-                Err(error) => log::debug!("event=instance_not_removed instance={id} error=\"{error}\""),
+                Err(error) => log::debug!("event=instance_not_removed instance={id} error={}", Quoted(&error)),
             }
         }
     }

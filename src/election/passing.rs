@@ -33,6 +33,7 @@ use rustix::net::{
 
 use crate::election::step::Event;
 use crate::limits::{STANDBY_LINE_BYTES_MAX, STANDBYS_MAX, STANDBYS_PER_LOOK};
+use crate::logging::Quoted;
 use crate::throttle::Throttle;
 use crate::version::Version;
 
@@ -177,7 +178,7 @@ impl Name {
             None => self.standbys.push(Standby { stream, line: Line::default(), version: None }),
             Some(why) => {
                 if let Some(suppressed) = THROTTLE.allows() {
-                    log::warn!("event=standby_refused why=\"{why}\" suppressed={suppressed}");
+                    log::warn!("event=standby_refused why={} suppressed={suppressed}", Quoted(&why));
                 }
             }
         }

@@ -25,6 +25,7 @@ use crate::limits::{
     DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, LIST_BYTES_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX,
     WORKER_STOP_MAX,
 };
+use crate::logging::Quoted;
 use crate::mcp::RawObject;
 use crate::metrics;
 use crate::registry::store::Store;
@@ -402,7 +403,7 @@ fn read_published(store: &Store, instance_id: &str) -> Option<Offered> {
     match store.read_tools(instance_id) {
         Ok(bytes) => Offered::parse(&bytes),
         Err(error) => {
-            log::debug!("event=tool_list_unreadable instance={instance_id} error=\"{error}\"");
+            log::debug!("event=tool_list_unreadable instance={instance_id} error={}", Quoted(&error));
             None
         }
     }

@@ -29,6 +29,7 @@ use crate::jsonrpc::{self, Message};
 use crate::limits::{
     FAN_OUT_TIME_MAX, FOLLOW_RETRY_MAX, FOLLOW_TIME_MAX, FOLLOWERS_LOOK_EVERY, FOLLOWERS_MAX, INBOX_MAX,
 };
+use crate::logging::Quoted;
 use crate::mcp::params::SubscribeParams;
 use crate::worker::{self, Work, Worker};
 
@@ -146,7 +147,7 @@ impl Follower {
         loop {
             if let Err(error) = self.listen(is_first) {
                 let id = &self.upstream.instance.entry.instance_id;
-                log::debug!("event=not_followed instance={id} error=\"{error}\"");
+                log::debug!("event=not_followed instance={id} error={}", Quoted(&error));
             }
             is_first = false;
             let pause = self.pauses.failed();

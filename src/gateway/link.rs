@@ -29,6 +29,7 @@ use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
 use crate::jsonrpc;
 use crate::limits::FAN_OUT_TIME_MAX;
+use crate::logging::Quoted;
 use crate::mcp::{ClientCapabilities, LogLevel, MODERN, Revision};
 
 pub struct Link {
@@ -215,7 +216,7 @@ impl Link {
         let id = self.next_id();
         let message = request_text(id, "logging/setLevel", &jsonrpc::to_bytes(&json!({"level": wanted})));
         if let Err(error) = self.tell(session, &message, deadline.sooner(FAN_OUT_TIME_MAX)) {
-            log::debug!("event=level_not_set address={} error=\"{error}\"", self.pool.authority());
+            log::debug!("event=level_not_set address={} error={}", self.pool.authority(), Quoted(&error));
         }
     }
 
@@ -233,7 +234,7 @@ impl Link {
             format!(r#"{{"requestId":{id},"reason":"the client cancelled the call, went away or waited too long"}}"#);
         let message = jsonrpc::notification("notifications/cancelled", Some(params.as_bytes()));
         if let Err(error) = self.tell(session, &message, Deadline::after(FAN_OUT_TIME_MAX)) {
-            log::debug!("event=cancel_not_delivered address={} error=\"{error}\"", self.pool.authority());
+            log::debug!("event=cancel_not_delivered address={} error={}", self.pool.authority(), Quoted(&error));
         }
     }
 

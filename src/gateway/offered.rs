@@ -13,6 +13,7 @@ use crate::gateway::upstream::Upstream;
 use crate::gateway::upstream_error::UpstreamError;
 use crate::jsonrpc;
 use crate::limits::{TOOLS_FETCH_TIME_MAX, TOOLS_PER_INSTANCE_MAX};
+use crate::logging::Quoted;
 use crate::mcp::RawObject;
 use crate::mcp::lists::Listed;
 use crate::registry::Instance;
@@ -58,7 +59,11 @@ impl Offered {
     pub fn fetch(upstream: &Upstream) -> Option<Offered> {
         let deadline = Deadline::after(TOOLS_FETCH_TIME_MAX);
         let mut tools = fetch_list(upstream, Listed::Tools, deadline).map_err(|error| {
-            log::debug!("event=tools_not_told instance={} error=\"{error}\"", upstream.instance.entry.instance_id);
+            log::debug!(
+                "event=tools_not_told instance={} error={}",
+                upstream.instance.entry.instance_id,
+                Quoted(&error)
+            );
         });
         if let Ok(tools) = &mut tools {
             tools.retain(|tool| text_of(tool, "name").is_some_and(|name| !is_own_tool(&name)));

@@ -25,6 +25,7 @@ use crate::http::server::Exchange;
 use crate::http::sse;
 use crate::jsonrpc::{self, Body, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::{BODY_BYTES_MAX, SSE_COMMENT_EVERY};
+use crate::logging::Quoted;
 use crate::mcp::mirror;
 use crate::status::{not_found, respond_json};
 
@@ -275,7 +276,7 @@ fn failed(
 
 /// The JSON-RPC error that answers the request in `body`, if it is one.
 fn failure(to: &Destination<'_>, error: &ClientError, body: &[u8]) -> Option<Vec<u8>> {
-    log::warn!("event=proxy_failed instance={} error=\"{error}\"", to.member.id());
+    log::warn!("event=proxy_failed instance={} error={}", to.member.id(), Quoted(&error));
     let Ok(Body::One(Message::Request { id, .. })) = jsonrpc::parse(body) else { return None };
     Some(jsonrpc::error(Some(id), &ErrorObject::new(INTERNAL_ERROR, explained(to, error))))
 }

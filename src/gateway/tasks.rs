@@ -20,6 +20,7 @@ use crate::gateway::fan_out::fan_out;
 use crate::gateway::snapshot::{Member, Route, Snapshot};
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::limits::{TASK_TTL_MAX, TASKS_PAGE};
+use crate::logging::Quoted;
 use crate::mcp::RawObject;
 use crate::mcp::tasks::{NO_TASK, OWNER, Place, TaskUse, cursor, place, unknown_task, with_related_task};
 
@@ -92,7 +93,7 @@ pub fn list(snapshot: &Snapshot, owner: &str, from: Option<&str>, deadline: Dead
     for heard in heard {
         match heard.answer {
             Ok(page) => pages.push((heard.member.id().to_owned(), page)),
-            Err(error) => log::warn!("event=tasks_not_listed instance={} error=\"{error}\"", heard.member.id()),
+            Err(error) => log::warn!("event=tasks_not_listed instance={} error={}", heard.member.id(), Quoted(&error)),
         }
     }
     Ok(Payload::Owned(jsonrpc::to_bytes(&merged(pages))))

@@ -30,6 +30,7 @@ use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, METHOD_NOT_FOUND};
 use crate::limits::FAN_OUT_TIME_MAX;
+use crate::logging::Quoted;
 use crate::mcp::mirror::Mirror;
 use crate::mcp::{CallToolResult, ClientCapabilities};
 use crate::metrics::{self, Outcome};
@@ -102,7 +103,7 @@ impl Upstream {
             }
             Err(UpstreamError::Cancelled) => Err(Failure::Cancelled),
             Err(error) => {
-                log::warn!("event=call_failed instance={} error=\"{error}\"", self.instance.entry.instance_id);
+                log::warn!("event=call_failed instance={} error={}", self.instance.entry.instance_id, Quoted(&error));
                 self.failed(call.method, &error)
             }
         }
@@ -288,7 +289,11 @@ impl Upstream {
     /// Answers a question of the instance. One that does not get its answer ends with its call.
     fn answer(&self, session: &UpstreamSession, message: &[u8], deadline: Deadline) {
         if let Err(error) = self.link.tell(session, message, deadline.sooner(FAN_OUT_TIME_MAX)) {
-            log::warn!("event=answer_not_delivered instance={} error=\"{error}\"", self.instance.entry.instance_id);
+            log::warn!(
+                "event=answer_not_delivered instance={} error={}",
+                self.instance.entry.instance_id,
+                Quoted(&error)
+            );
         }
     }
 

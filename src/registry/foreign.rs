@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::limits::{FOREIGN_ROWS_MAX, FOREIGN_TRIES_MAX, SERVICES_BYTES_MAX};
+use crate::logging::Quoted;
 use crate::registry::entry::{self, Beat, Entry, SCHEMA, Status};
 use crate::registry::files::{self, Stamp, Unread};
 
@@ -54,14 +55,14 @@ impl Rows {
         match parse(&bytes) {
             Some((rows, skipped)) => {
                 if skipped != self.skipped {
-                    log::warn!("event=foreign_rows_skipped path={} count={skipped}", path.display());
+                    log::warn!("event=foreign_rows_skipped path={} count={skipped}", Quoted(&path.display()));
                 }
                 *self = Rows { rows, skipped, stamp: Some(stamp), failures: 0 };
             }
             None => {
                 self.failures += 1;
                 if self.failures >= FOREIGN_TRIES_MAX {
-                    log::warn!("event=foreign_file_not_understood path={}", path.display());
+                    log::warn!("event=foreign_file_not_understood path={}", Quoted(&path.display()));
                     (self.stamp, self.failures) = (Some(stamp), 0);
                 }
             }

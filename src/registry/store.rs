@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::limits::{BROKEN_LOGGED_PER_SCAN_MAX, ENTRIES_MAX, ENTRY_BYTES_MAX, FOLDER_NAMES_MAX, TOOL_LIST_BYTES_MAX};
+use crate::logging::Quoted;
 use crate::registry::entry::{self, Entry, EntryError, is_instance_id};
 use crate::registry::files::{self, FolderId, Names, Stamp, Unread};
 
@@ -292,14 +293,16 @@ impl ScanCache {
             slot.logged = true;
             count += 1;
             if count <= BROKEN_LOGGED_PER_SCAN_MAX {
-                log::warn!("event=registry_file_skipped path={}/{id}.json reason=\"{problem}\"", folder.display());
+                let path = folder.join(format!("{id}.json"));
+                let (path, reason) = (Quoted(&path.display()).to_string(), Quoted(problem));
+                log::warn!("event=registry_file_skipped path={path} reason={reason}");
             }
         }
         if count > BROKEN_LOGGED_PER_SCAN_MAX {
             log::warn!("event=registry_files_skipped count={} named={BROKEN_LOGGED_PER_SCAN_MAX}", count);
         }
         if odd_names > 0 && !self.names_logged {
-            log::warn!("event=other_files path={} count={odd_names}", folder.display());
+            log::warn!("event=other_files path={} count={odd_names}", Quoted(&folder.display()));
         }
         self.names_logged = odd_names > 0;
     }

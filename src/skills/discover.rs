@@ -91,7 +91,7 @@ impl Discovery {
                 Known { fingerprint, skill: Some(Arc::new(skill)), problem: None }
             }
             Err(error) => {
-                log::warn!("event=skill_skipped reason={}", Quoted(&error.to_string()));
+                log::warn!("event=skill_skipped reason={}", Quoted(&error));
                 let skill = before.and_then(|before| before.skill.clone());
                 Known { fingerprint, skill, problem: Some(error.to_string()) }
             }

@@ -147,11 +147,9 @@ fn below(folder: &Path, name: &str, depth: usize) -> Result<Vec<String>, FileErr
                 {
                     waiting.push_back((file, level + 1));
                 }
-                Err(error) => log::debug!(
-                    "event=skill_file_ignored folder={} reason={}",
-                    folder.display(),
-                    Quoted(&error.to_string())
-                ),
+                Err(error) => {
+                    log::debug!("event=skill_file_ignored folder={} reason={}", folder.display(), Quoted(&error))
+                }
             }
         }
     }
