@@ -5,12 +5,17 @@
 //! competes, and name and listeners are held by the living alone. Mid-run, whoever is awake has something to do or
 //! waits for something that comes; and while one competes and is awake, the port is without a socket for `UNHELD_MAX` at
 //! most, and not served for that long at most unless one that is stopped has the socket or the name.
+//!
+//! The world and what befalls it are here, what a process does in `deeds.rs`, the invariants in `checks.rs`.
 //! **Bounds**: `SEEDS` runs (1,000 unless said), `SEED` has one again (`registry/simulation.rs`).
 //! Left out on purpose: the registry, which has no say in this.
 
+mod checks;
+mod deeds;
+
 use std::time::Duration;
 
-use super::step::{Action, Event, Holds, Node, Pause, decide, pause_for};
+use super::step::{Event, Holds};
 use crate::limits::HANDOVER_GRACE;
 use crate::registry::entry::tests::Random;
 use crate::registry::simulation::for_each_seed;
@@ -303,178 +308,5 @@ impl Kernel {
         let next = alive.map(|process| process.due.max(process.paused_until)).filter(|next| *next > self.now).min();
         let most = self.now + Duration::from_millis(1 + self.random.below(200));
         self.now = next.unwrap_or(most).min(most);
-    }
-
-    fn step(&mut self, number: usize, event: Event) {
-        let process = &self.processes[number];
-        let holds = if process.listener.is_some() { process.holds } else { Holds::Nothing };
-        let event = match decide(Node { holds, follows: process.follows.is_some() }, event) {
-            Action::Join => self.join(number),
-            Action::Bind => self.bind(number),
-            Action::TakeName => self.take_name(number),
-            Action::Serve => return self.serve(number),
-            Action::Follow => return,
-            Action::LetGo => {
-                self.processes[number].listener = None;
-                return self.rest(number, Pause::Retry.time());
-            }
-            Action::Wait(pause) => return self.rest(number, pause.time()),
-        };
-        self.processes[number].event = Some(event);
-    }
-
-    fn rest(&mut self, number: usize, pause: Duration) {
-        self.processes[number].due = self.now + pause;
-    }
-
-    fn join(&mut self, number: usize) -> Event {
-        match self.name {
-            _ if !self.has_names => Event::NoNames,
-            _ if self.is_squatted => Event::Stranger,
-            None => Event::Nobody,
-            Some(owner) if self.processes[owner].user != self.processes[number].user => Event::Stranger,
-            Some(owner) => {
-                self.stop_following(number);
-                self.processes[number].follows = Some(owner);
-                self.joined.push((number, false));
-                Event::Joined
-            }
-        }
-    }
-
-    fn bind(&mut self, number: usize) -> Event {
-        let is_held = self.processes.iter().any(|process| process.listener.is_some() || process.given.is_some());
-        match self.random.below(40) {
-            _ if is_held => Event::InUse,
-            0 => {
-                self.processes[number].able_since = self.now + Pause::AfterError.time();
-                Event::NotBound
-            }
-            _ => {
-                let socket = self.socket();
-                (self.processes[number].listener, self.processes[number].holds) = (Some(socket), Holds::Own);
-                Event::Bound
-            }
-        }
-    }
-
-    fn take_name(&mut self, number: usize) -> Event {
-        match self.name {
-            _ if !self.has_names => Event::NoNames,
-            _ if self.is_squatted => Event::NameInUse,
-            Some(owner) if owner != number => Event::NameInUse,
-            _ => {
-                self.name = Some(number);
-                Event::NameTaken
-            }
-        }
-    }
-
-    fn serve(&mut self, number: usize) {
-        self.stop_following(number);
-        if self.random.below(40) == 0 {
-            // It does not prove to work: others shall have it.
-            self.processes[number].listener = None;
-            self.leave_name(number, Word::Gone);
-            self.processes[number].able_since = self.now + Pause::AfterError.time();
-            return self.rest(number, Pause::AfterError.time());
-        }
-        self.processes[number].is_serving = true;
-        self.rest(number, Duration::from_secs(1));
-    }
-
-    fn hear(&mut self, number: usize, word: Word) {
-        let own = self.versions[self.processes[number].version].clone();
-        let pause = |version: usize, versions: &[Version]| pause_for(Some(&versions[version]), &own);
-        let process = &mut self.processes[number];
-        let pause = match word {
-            Word::Listener(listener) => {
-                if process.listener.is_none() {
-                    process.holds = Holds::Shared;
-                }
-                if process.holds == Holds::Shared {
-                    process.listener = Some(listener);
-                }
-                process.due = NEVER;
-                return;
-            }
-            Word::Bye(version) => {
-                process.follows = None;
-                pause(version, &self.versions)
-            }
-            Word::Free(version) => {
-                (process.follows, process.listener) = (None, None);
-                pause(version, &self.versions)
-            }
-            Word::Gone => {
-                process.follows = None;
-                if process.listener.is_some() { Duration::ZERO } else { Pause::Retry.time() }
-            }
-        };
-        self.rest(number, pause);
-    }
-
-    fn check(&self) {
-        let serving: Vec<usize> =
-            (0..self.processes.len()).filter(|number| self.processes[*number].is_serving).collect();
-        assert!(serving.len() <= 1, "{serving:?} accept at {:?}; SEED={}", self.now, self.seed);
-        for number in serving {
-            let process = &self.processes[number];
-            assert!(
-                process.is_alive && process.listener.is_some(),
-                "n{number} serves without a socket; SEED={}",
-                self.seed
-            );
-        }
-        assert!(self.name.is_none_or(|owner| self.processes[owner].is_alive), "SEED={}", self.seed);
-        for process in self.processes.iter().filter(|process| !process.is_alive || process.has_resigned) {
-            assert!(process.listener.is_none(), "one that is gone has a listener; SEED={}", self.seed);
-        }
-    }
-
-    /// Nobody has anything to do now: each that competes serves, has something due, or will hear of the end of the one
-    /// it follows.
-    fn check_nobody_sleeps_for_ever(&self) {
-        for (number, process) in self.processes.iter().enumerate() {
-            if !self.is_awake(number) || process.has_resigned || process.is_serving {
-                continue;
-            }
-            let is_told = process.follows.is_some()
-                && process.follows == self.name
-                && self.joined.iter().any(|(standby, _)| *standby == number);
-            assert!(
-                is_told || process.due <= self.now + HANDOVER_GRACE.max(Pause::AfterError.time()),
-                "n{number} waits for nothing at {:?}; SEED={}",
-                self.now,
-                self.seed
-            );
-        }
-    }
-
-    /// How long the port has had no socket, or nobody who serves, though somebody could have seen to it.
-    fn check_the_port(&mut self) {
-        for process in &mut self.processes {
-            // Time passes in small steps, so that a pause that ends in between is noticed.
-            if !process.is_alive || process.has_resigned || self.now < process.paused_until {
-                process.able_since = self.now;
-            }
-        }
-        let stopped = |process: &Process| process.is_alive && self.now < process.paused_until;
-        let living = || self.processes.iter().enumerate().filter(|(_, process)| process.is_alive);
-        let is_given = self.processes.iter().any(|process| process.given.is_some());
-        if is_given || living().any(|(_, process)| process.listener.is_some()) {
-            self.held = self.now;
-        }
-        let is_blocked = living()
-            .any(|(number, process)| stopped(process) && (process.listener.is_some() || self.name == Some(number)));
-        if is_given || is_blocked || living().any(|(_, process)| process.is_serving) {
-            self.served = self.now;
-        }
-        let competing = living().filter(|(number, process)| !process.has_resigned && self.is_awake(*number));
-        let Some(able) = competing.map(|(_, process)| process.able_since).min() else { return };
-        for (what, last) in [("a socket", self.held), ("anybody who serves", self.served)] {
-            let without = self.now.saturating_sub(last.max(able));
-            assert!(without <= UNHELD_MAX, "{without:?} without {what} at {:?}; SEED={}", self.now, self.seed);
-        }
     }
 }
