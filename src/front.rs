@@ -9,13 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
-
 use crate::endpoint::access::Access;
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Handler, Refusal};
-use crate::jsonrpc;
 use crate::logging::{self, Quoted};
+use crate::mcp::mirror;
 use crate::metrics::{self, Route};
 
 /// The routes of one port.
@@ -54,7 +52,7 @@ impl<S: Site> Handler for Front<S> {
             request.method().as_str(),
             Quoted(request.path()),
             started.elapsed().as_millis(),
-            result.err().map(|error| format!(" error={}", Quoted(&error.to_string()))).unwrap_or_default(),
+            result.err().map(|error| format!(" error={}", Quoted(&error))).unwrap_or_default(),
         );
     }
 }
@@ -68,40 +66,59 @@ impl<S: Site> Front<S> {
         if let Some(origin) = origin
             && request.method() == Method::Options
         {
-            return exchange.respond(204, &preflight(origin), &[]);
+            return preflight(request, exchange, origin);
         }
+        let headers: &[(&str, &str)] = match origin {
+            Some(origin) => &allowed(origin),
+            None => &[],
+        };
         let public = matches!(route, Route::Health | Route::Readyz);
         if !public && let Err(refusal) = self.access.check_token(request) {
-            return unauthorized(exchange, &refusal);
+            return unauthorized(exchange, &refusal, headers);
         }
-        match origin {
-            Some(origin) => self.site.serve(route, request, exchange, &allowed(origin)),
-            None => self.site.serve(route, request, exchange, &[]),
-        }
+        self.site.serve(route, request, exchange, headers)
     }
 }
 
 /// 401 names the scheme that is wanted (RFC 6750, section 3).
-fn unauthorized(exchange: &mut Exchange<'_>, refusal: &Refusal) -> io::Result<()> {
-    let body = json!({"error": {"code": refusal.code, "message": refusal.message}});
-    let headers = [("Content-Type", "application/json"), ("WWW-Authenticate", "Bearer realm=\"dcc-mcp-server\"")];
-    exchange.respond(refusal.status, &headers, &[&jsonrpc::to_bytes(&body)])
+fn unauthorized(exchange: &mut Exchange<'_>, refusal: &Refusal, headers: &[(&str, &str)]) -> io::Result<()> {
+    let scheme = ("WWW-Authenticate", "Bearer realm=\"dcc-mcp-server\"");
+    exchange.refuse_with(refusal, &[&[scheme][..], headers].concat())
 }
 
 /// For a page of an allowed origin: it may read the answer and its session id (Fetch standard, CORS).
 fn allowed(origin: &str) -> [(&str, &str); 3] {
-    [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", "Mcp-Session-Id"), ("Vary", "Origin")]
-}
-
-fn preflight(origin: &str) -> [(&str, &str); 5] {
     [
         ("Access-Control-Allow-Origin", origin),
-        ("Access-Control-Allow-Methods", "GET, POST, DELETE"),
-        (
-            "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version, Last-Event-ID",
-        ),
-        ("Access-Control-Max-Age", "600"),
+        ("Access-Control-Expose-Headers", "Mcp-Session-Id, WWW-Authenticate"),
         ("Vary", "Origin"),
     ]
 }
+
+/// What a browser asks before it lets such a page send a request with these header fields.
+fn preflight(request: &RequestHead, exchange: &mut Exchange<'_>, origin: &str) -> io::Result<()> {
+    // Those that repeat a tool's arguments are named by the tool (2026-07-28).
+    let asked = request.header("access-control-request-headers").unwrap_or_default().split(',').map(str::trim);
+    let taken = FIELDS_OF_MCP.into_iter().chain(asked.filter(|name| mirror::is_field(name)));
+    let taken = taken.collect::<Vec<_>>().join(", ");
+    let headers = [
+        ("Access-Control-Allow-Origin", origin),
+        ("Access-Control-Allow-Methods", "GET, POST, DELETE"),
+        ("Access-Control-Allow-Headers", taken.as_str()),
+        ("Access-Control-Max-Age", "600"),
+        ("Vary", "Origin, Access-Control-Request-Headers"),
+    ];
+    exchange.respond(204, &headers, &[])
+}
+
+/// The header fields of requests in all revisions that a browser does not send unasked.
+const FIELDS_OF_MCP: [&str; 8] = [
+    "Authorization",
+    "Content-Type",
+    "Accept",
+    "Mcp-Session-Id",
+    "MCP-Protocol-Version",
+    "Last-Event-ID",
+    "Mcp-Method",
+    "Mcp-Name",
+];

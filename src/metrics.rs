@@ -145,9 +145,9 @@ pub fn exposition(out: &mut String) {
 }
 
 /// The statuses that the program sends by itself. Others can come from an instance through a proxy route.
-const STATUSES: [u16; 24] = [
+const STATUSES: [u16; 25] = [
     0, 200, 202, 204, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 414, 415, 417, 431, 500, 501, 502, 503, 504,
-    505,
+    505, 508,
 ];
 
 /// `dcc_mcp_http_requests_total`.

@@ -17,7 +17,9 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use crate::http::fields::{HeadError, put_field, put_line, put_status_line};
 use crate::http::head::{Method, RequestHead};
 use crate::limits::LISTEN_BACKLOG;
+use crate::logging::line::civil_date;
 use crate::metrics::{self, Refused};
+use crate::throttle::Throttle;
 
 #[cfg(not(feature = "tiny-http"))]
 pub type Server = crate::http::engine::Server;
@@ -110,10 +112,18 @@ impl<'a> Exchange<'a> {
 
     /// Answers with `{"error":{"code":"…","message":"…"}}`.
     pub fn refuse(&mut self, refusal: &Refusal) -> io::Result<()> {
+        self.refuse_with(refusal, &[])
+    }
+
+    /// The same with header fields.
+    pub fn refuse_with(&mut self, refusal: &Refusal, headers: &[(&str, &str)]) -> io::Result<()> {
         metrics::HTTP_REFUSED.record(Refused::of_code(refusal.code));
+        log_refusal(refusal, self.peer());
         let error = serde_json::json!({ "error": { "code": refusal.code, "message": refusal.message } });
         let body = error.to_string();
-        self.respond(refusal.status, &[("Content-Type", "application/json")], &[body.as_bytes()])
+        let mut all = vec![("Content-Type", "application/json")];
+        all.extend_from_slice(headers);
+        self.respond(refusal.status, &all, &[body.as_bytes()])
     }
 
     /// Begins an answer of unknown length; `write` adds to it and `finish` ends it.
@@ -288,6 +298,14 @@ impl fmt::Display for Refusal {
     }
 }
 
+fn log_refusal(refusal: &Refusal, peer: SocketAddr) {
+    static THROTTLE: Throttle = Throttle::new();
+    if let Some(suppressed) = THROTTLE.allows() {
+        let Refusal { status, code, .. } = refusal;
+        log::info!("event=request_refused peer={peer} status={status} code={code} suppressed={suppressed}");
+    }
+}
+
 /// Opens a listening socket. Never with `SO_REUSEPORT`: two listeners on one port must exclude each other.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -318,23 +336,11 @@ fn put_date(out: &mut Vec<u8>, now: SystemTime) {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize]);
+    let (year, month, day) = civil_date(days);
+    let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize - 1]);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let line = write!(out, "Date: {weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT\r\n");
     line.expect("writing to a vector does not fail");
-}
-
-/// Year, month (0 to 11) and day (1 to 31) of a day counted from 1970-01-01. Years are taken to begin in March, so
-/// that the leap day is the last, and the months then follow a line of 153 days in 5 months.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    (era * 400 + year + u64::from(month >= 10), (month + 2) % 12, day)
 }
 
 fn has_no_content(status: u16) -> bool {

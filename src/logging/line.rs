@@ -79,9 +79,9 @@ fn since_epoch(at: SystemTime) -> Duration {
     at.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Days since 1970-01-01 → year, month, day. Years are counted from March, so that the leap day comes last and the
+/// Days since 1970-01-01 → year, month (1 to 12), day. Years are counted from March, so that the leap day comes last and the
 /// lengths of the months before it repeat evenly: 153 days in five.
-fn civil_date(days: u64) -> (u64, u64, u64) {
+pub fn civil_date(days: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;
     const DAYS_FROM_0000_03_01_TO_1970: u64 = 719_468;
     let days = days + DAYS_FROM_0000_03_01_TO_1970;

@@ -112,6 +112,15 @@ fn every_route_but_liveness_and_readiness_wants_the_token() {
         }
     }
     assert_eq!(get(world.gateway(), "/instances").map(|reply| reply.status).ok(), Some(401));
+    let headers = [("Authorization", "Bearer first-token-0123456789")];
+    let mut connection = Connection::open(world.gateway()).expect("a connection");
+    let metrics = connection.request("GET", "/metrics", &headers, None).expect("a reply");
+    let refused = "dcc_mcp_http_refused_total{reason=\"unauthorized\"} ";
+    let count = metrics.text().lines().find_map(|line| line.strip_prefix(refused)?.parse().ok());
+    assert!(count.is_some_and(|count: u32| count >= 8), "{}", metrics.text());
+    until(PATIENCE, "it is told", || gateway.stderr().contains("event=request_refused"));
+    let told = gateway.stderr().lines().filter(|line| line.contains("event=request_refused")).count();
+    assert!((1..8).contains(&told), "at most a line a second:\n{}", gateway.stderr());
 
     let mut session = Session::open_with(world.gateway(), "/mcp", R06, Some("second-token-0123456789"));
     let tool = format!("{}__probe_tools__echo", instance.short());
@@ -134,6 +143,31 @@ fn every_route_but_liveness_and_readiness_wants_the_token() {
     until(PATIENCE, "the gateway presents the new token too", || {
         session.call(&tool, json!({"text": "x"}))["structuredContent"] == json!({"text": "x"})
     });
+}
+
+/// Revision 2026-07-28 has header fields of its own: without them in the answer no browser sends such a request.
+#[test]
+fn a_page_of_an_allowed_origin_may_send_what_mcp_has() {
+    let world = World::new();
+    let tokens = world.path().join("tokens");
+    write(&tokens, "a-token-0123456789\n");
+    let instance = world.start(Start::new().args(["--auth-token-file", &tokens.display().to_string()]));
+    let asked = "authorization, mcp-method, mcp-name, mcp-param-scene, x-other";
+    let headers = [("Origin", "http://localhost:6274"), ("Access-Control-Request-Headers", asked)];
+    let mut connection = Connection::open(instance.address).expect("a connection");
+    let reply = connection.request("OPTIONS", "/mcp", &headers, None).expect("a reply");
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (204, Some("http://localhost:6274")));
+    let allowed = reply.header("access-control-allow-headers").unwrap_or_default().to_ascii_lowercase();
+    let allowed: Vec<&str> = allowed.split(", ").collect();
+    for name in ["authorization", "content-type", "mcp-session-id", "mcp-method", "mcp-name", "mcp-param-scene"] {
+        assert!(allowed.contains(&name), "{name}: {allowed:?}");
+    }
+    assert!(!allowed.contains(&"x-other"), "{allowed:?}");
+
+    let reply = connection.request("POST", "/mcp", &headers, Some(b"{}")).expect("a reply");
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (401, Some("http://localhost:6274")));
+    let exposed = reply.header("access-control-expose-headers").unwrap_or_default();
+    assert!(exposed.contains("WWW-Authenticate"), "a page can tell what is wanted: {exposed}");
 }
 
 #[test]
