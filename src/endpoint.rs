@@ -7,11 +7,12 @@
 //!
 //! **Invariant**: nothing is stored for a session (`session.rs`). A notification is answered 202 with an empty body.
 //! **Thread**: the connection's.
-//! **Bounds**: those of `http/server.rs`; `BATCH_MESSAGES_MAX`; `STREAMS_MAX`.
+//! **Bounds**: those of `http/server.rs`; `STREAMS_MAX`.
 //! Left out on purpose: what tools there are and how they run.
 
 pub mod access;
 pub mod asking;
+mod batch;
 pub mod calls;
 pub mod desk;
 pub mod follow;
@@ -167,41 +168,6 @@ impl Endpoint {
         let mut outlet = Outlet::new(exchange, headers, Some(self.resumption(session)));
         let answer = self.answer(session, id, &method, params, &mut outlet);
         write_answer(outlet, id, &answer)
-    }
-
-    /// Several messages in one body (2025-03-26): answered one after the other, together.
-    fn batch(
-        &self,
-        request: &RequestHead,
-        exchange: &mut Exchange<'_>,
-        headers: &[(&str, &str)],
-        messages: Vec<Result<Message<'_>, ErrorObject>>,
-    ) -> io::Result<()> {
-        let session = match self.session(request) {
-            Ok(session) if session.revision.has_batches() => session,
-            Ok(session) => {
-                let text = format!("{} has no batches; send one message in a body", session.revision.as_str());
-                let refused = Refused(400, ErrorObject::new(INVALID_REQUEST, text));
-                return respond_refused(exchange, headers, None, &refused);
-            }
-            Err(refused) => return respond_refused(exchange, headers, None, &refused),
-        };
-        let mut outlet = Outlet::new(exchange, headers, Some(self.resumption(session)));
-        let mut answers: Vec<Vec<u8>> = Vec::new();
-        for message in messages {
-            match message {
-                Ok(Message::Request { id, method, params }) => {
-                    let answer = self.answer(session, id, &method, params, &mut outlet);
-                    answers.extend(response(id, &answer).map(|parts| parts.concat()));
-                }
-                Ok(other) => self.take(session, &other),
-                Err(error) => answers.push(jsonrpc::error(None, &error)),
-            }
-        }
-        if answers.is_empty() {
-            return outlet.finish(202, &[]);
-        }
-        outlet.finish(200, &[b"[", &answers.join(&b','), b"]"])
     }
 
     fn initialize(

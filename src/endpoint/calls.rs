@@ -92,10 +92,10 @@ impl Ticket<'_> {
     /// What to run, once, when the call is cancelled; at once if it already was.
     pub fn on_cancel(&self, wake: impl FnOnce() + Send + 'static) {
         *lock(&self.call.wake) = Some(Box::new(wake));
-        if self.is_cancelled()
-            && let Some(wake) = lock(&self.call.wake).take()
-        {
-            wake();
+        if self.is_cancelled() {
+            // Not under the lock: it may take its time.
+            let wake = lock(&self.call.wake).take();
+            wake.into_iter().for_each(|wake| wake());
         }
     }
 }

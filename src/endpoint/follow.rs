@@ -66,7 +66,7 @@ impl Endpoint {
     pub(super) fn subscribe(&self, session: u128, params: Option<&RawValue>, wanted: bool) -> Answer {
         let SubscribeParams { uri } = params::read(params)?;
         if wanted {
-            self.watch(session, &uri)?;
+            self.watch(session, &uri, Deadline::after(FAN_OUT_TIME_MAX))?;
         } else {
             self.hub.subscriptions.remove(session, &uri);
         }
@@ -74,12 +74,12 @@ impl Endpoint {
     }
 
     /// From now on the session is told when the resource changes. Entered first, so that no change falls in between.
-    pub(super) fn watch(&self, session: u128, uri: &str) -> Result<(), Failure> {
+    pub(super) fn watch(&self, session: u128, uri: &str, deadline: Deadline) -> Result<(), Failure> {
         let subscriptions = &self.hub.subscriptions;
         subscriptions.add(session, uri, Instant::now()).map_err(|_| {
             ErrorObject::new(INTERNAL_ERROR, "too many resources are subscribed to; unsubscribe from some first")
         })?;
-        let watched = self.service.watch(uri, Deadline::after(FAN_OUT_TIME_MAX));
+        let watched = self.service.watch(uri, deadline);
         watched.inspect_err(|_| subscriptions.remove(session, uri))
     }
 }

@@ -80,9 +80,13 @@ impl<T> Line<T> {
         Ok(())
     }
 
+    /// There are questions that nobody has seen. Said once, however often it is told before somebody looks.
     pub fn ask(&self) {
-        self.lock().events.push_back(Event::Asks);
-        self.wake_up();
+        let mut inner = self.lock();
+        if !inner.events.iter().any(|event| matches!(event, Event::Asks)) {
+            inner.events.push_back(Event::Asks);
+            self.wake_up();
+        }
     }
 
     /// Leaves the answer, and waits until it is taken or nobody comes for it.
@@ -186,6 +190,21 @@ mod tests {
         line.close();
         assert!(line.say(b"d").is_err());
         line.end(7);
+    }
+
+    /// A script that wrote to standard error while its client was away made the queue grow with every line.
+    #[test]
+    fn that_something_is_asked_waits_once() {
+        let line = Line::new().expect("a line");
+        line.park();
+        for _ in 0..1000 {
+            line.ask();
+        }
+        line.attend();
+        assert_eq!(next(&line).as_deref(), Some("asks"));
+        assert_eq!(next(&line), None);
+        line.ask();
+        assert_eq!(next(&line).as_deref(), Some("asks"));
     }
 
     #[test]

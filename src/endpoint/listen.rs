@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::deadline::Deadline;
 use crate::endpoint::outlet::SSE_HEADERS;
 use crate::endpoint::params::read;
 use crate::endpoint::{Endpoint, Refused, respond_refused, too_many_streams};
@@ -18,7 +19,7 @@ use crate::http::server::Exchange;
 use crate::http::sse;
 use crate::hub::{Hub, Told};
 use crate::jsonrpc::{self, Message, RequestId};
-use crate::limits::SSE_COMMENT_EVERY;
+use crate::limits::{FAN_OUT_TIME_MAX, SSE_COMMENT_EVERY, SUBSCRIPTIONS_PER_SESSION_MAX};
 use crate::mcp::params::SubscribeParams;
 use crate::os;
 
@@ -92,8 +93,9 @@ impl Endpoint {
         };
         let key = u128::from_be_bytes(os::random_bytes::<16>());
         let subscribed = Subscribed { hub: &self.hub, key };
-        let uris: Vec<&String> =
-            notifications.resource_subscriptions.iter().filter(|uri| self.watch(key, uri).is_ok()).collect();
+        let deadline = Deadline::after(FAN_OUT_TIME_MAX);
+        let uris = notifications.resource_subscriptions.iter().take(SUBSCRIPTIONS_PER_SESSION_MAX);
+        let uris: Vec<&String> = uris.filter(|uri| self.watch(key, uri, deadline).is_ok()).collect();
         let Ok(stream) = self.hub.open(key, Told::State(self.service.settled())) else {
             return exchange.refuse(&too_many_streams());
         };

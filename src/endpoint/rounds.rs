@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
@@ -44,6 +45,9 @@ pub struct Rounds {
     parked: Mutex<HashMap<u128, Arc<Round>>>,
 }
 
+/// A call is over and nobody came for its answer, or there is no room for another one.
+struct NotKept;
+
 /// One call.
 pub struct Round {
     /// Of what the repeated request must repeat.
@@ -51,6 +55,8 @@ pub struct Round {
     desk: Desk,
     line: Line<Answer>,
     canceller: Canceller,
+    /// Its thread has ended. Looked at under the lock of the parked ones, so that none stays there for ever.
+    is_over: AtomicBool,
 }
 
 /// Ends the call with the request that serves it, unless it is parked: nobody would come again.
@@ -127,7 +133,8 @@ impl Endpoint {
     ) -> Result<Arc<Round>, ErrorObject> {
         let failed = |error: io::Error| ErrorObject::new(INTERNAL_ERROR, format!("the call cannot be begun: {error}"));
         let (ticket, digest, tasks) = (Ticket::untracked(), digest(first), first.tasks.clone());
-        let round = Arc::new(Round { digest, desk, line: Line::new().map_err(failed)?, canceller: ticket.canceller() });
+        let (line, canceller, is_over) = (Line::new().map_err(failed)?, ticket.canceller(), AtomicBool::new(false));
+        let round = Arc::new(Round { digest, desk, line, canceller, is_over });
         let (method, params) = (method.to_owned(), params.map(ToOwned::to_owned));
         let deadline = Deadline::after(self.call_timeout);
         let (running, service, rounds) = (Arc::clone(&round), Arc::clone(&self.service), Arc::clone(&self.rounds));
@@ -164,9 +171,9 @@ impl Rounds {
         round.line.attend();
         let is_same = if round.digest == digest { Ok(()) } else { Err(unknown_state()) };
         if let Err(error) = is_same.and_then(|()| round.desk.answer(responses)) {
-            // The client may do better with the same state.
+            // The client may do better with the same state. If it cannot be kept, its next request is told so.
             round.line.park();
-            self.lock().insert(handle, Arc::clone(round));
+            let _ = self.keep(handle, round);
             return Err(error.into());
         }
         if round.desk.is_waiting() { self.park(round) } else { self.serve(round, listener, outlet) }
@@ -200,15 +207,11 @@ impl Rounds {
     fn park(&self, round: &Arc<Round>) -> Answer {
         round.line.park();
         let handle = u128::from_be_bytes(os::random_bytes::<16>());
-        let mut parked = self.lock();
-        if parked.len() >= PARKED_CALLS_MAX {
-            drop(parked);
+        if let Err(NotKept) = self.keep(handle, round) {
             round.end();
             let text = "too many calls wait for what their clients answer; try again later";
             return Err(ErrorObject::new(INTERNAL_ERROR, text).into());
         }
-        parked.insert(handle, Arc::clone(round));
-        drop(parked);
         let (requests, state) = (round.desk.requests(), format!(r#","requestState":"{handle:032x}"}}"#));
         let head = br#"{"resultType":"input_required","inputRequests":"#;
         Ok(Payload::Typed([head, requests.as_slice(), state.as_bytes()].concat()))
@@ -220,9 +223,20 @@ impl Rounds {
         Some((handle, self.lock().remove(&handle)?))
     }
 
+    fn keep(&self, handle: u128, round: &Arc<Round>) -> Result<(), NotKept> {
+        let mut parked = self.lock();
+        if parked.len() >= PARKED_CALLS_MAX || round.is_over.load(Ordering::Relaxed) {
+            return Err(NotKept);
+        }
+        parked.insert(handle, Arc::clone(round));
+        Ok(())
+    }
+
     /// The call has ended, and nobody came for its answer.
     fn forget(&self, round: &Arc<Round>) {
-        self.lock().retain(|_, parked| !Arc::ptr_eq(parked, round));
+        let mut parked = self.lock();
+        round.is_over.store(true, Ordering::Relaxed);
+        parked.retain(|_, parked| !Arc::ptr_eq(parked, round));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u128, Arc<Round>>> {

@@ -244,6 +244,24 @@ fn batches_are_for_sessions_of_2025_03_26() {
 }
 
 #[test]
+fn the_answers_to_a_batch_are_bounded() {
+    let world = World::new();
+    // Each of its results is some 10 MB: as text, and structured.
+    skill::plain(&world.skills(), "much", &[("much.sh", "#!/bin/sh\nhead -c 5000000 /dev/zero | tr '\\0' x\n")]);
+    let instance = world.start_with_skills("python");
+    let session = Session::open(instance.address, R03);
+    let call = |id| json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "much"}});
+    let reply = send(&session, None, &json!([call(1), call(2), call(3), call(4)]).to_string());
+    let answers = if reply.is_stream() { Value::Array(reply.messages()) } else { reply.json() };
+    let answers = answers.as_array().expect("an array of answers");
+    assert_eq!(answers.len(), 4, "each request gets its answer");
+    for (answer, is_served) in answers.iter().zip([true, true, false, false]) {
+        assert_eq!(answer["result"].is_object(), is_served, "{}", answer["id"]);
+        assert_eq!(answer["error"]["code"] == json!(-32603), !is_served, "{}", answer["id"]);
+    }
+}
+
+#[test]
 fn an_ended_session_is_404_and_others_go_on() {
     let (world, instance) = gateway_with_instance();
     for address in [world.gateway(), instance.address] {
