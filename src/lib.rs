@@ -10,6 +10,7 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod os;
+pub mod places;
 pub mod throttle;
 pub mod version;
 pub mod worker;

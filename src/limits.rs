@@ -122,7 +122,7 @@ pub const BATCH_MESSAGES_MAX: usize = 64;
 
 /// Bytes of one registry entry; ours are below 2 KiB. Beyond: skipped and counted.
 pub const ENTRY_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of one published tool list. Beyond: skipped and counted; not published.
+/// Bytes of one published tool list. Beyond: read, it is skipped and counted; our own is not published, and asked for.
 pub const TOOL_LIST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes of `services.json`, which holds the rows of every other adapter. Beyond: skipped and counted.
 pub const SERVICES_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -212,8 +212,11 @@ pub const SELF_PROBE_TIME_MAX: Duration = Duration::from_secs(2);
 pub const QUERY_TIME_MAX: Duration = Duration::from_secs(5);
 /// Time each instance gets when the gateway asks all of them at once (skills).
 pub const FAN_OUT_TIME_MAX: Duration = Duration::from_secs(5);
-/// Instances asked at the same time.
+/// Instances asked at the same time, for one request.
 pub const FAN_OUT_THREADS_MAX: usize = 32;
+/// Threads that ask instances, for all requests together: threads are what new connections need too. Beyond: a request
+/// asks with fewer, at the least with its own, one instance after the other.
+pub const FAN_OUT_THREADS_ALL_MAX: usize = 8 * FAN_OUT_THREADS_MAX;
 
 // ---- skills -----------------------------------------------------------------------------------------------------
 

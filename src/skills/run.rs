@@ -13,13 +13,13 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Map, Value};
 
 use crate::json;
 use crate::limits::{SCRIPT_WORD_BYTES_MAX, SCRIPT_WORDS_BYTES_MAX, SCRIPTS_RUNNING_MAX};
 use crate::os;
+use crate::places::Places;
 use crate::skills::child::{self, Watch};
 use crate::skills::files;
 use crate::skills::outcome::{Of, Outcome, outcome};
@@ -135,7 +135,7 @@ pub fn run(tool: &SkillTool, arguments: &str, interpreters: &Interpreters, watch
     if let Err(what) = tool.rules.check(&values) {
         return Outcome::failed(format!("{}: {what}", tool.tool.name));
     }
-    let Some(_place) = Place::take() else {
+    let Some(_place) = PLACES.take() else {
         return Outcome::failed(format!(
             "{SCRIPTS_RUNNING_MAX} scripts are running already; try again when some have ended"
         ));
@@ -210,23 +210,8 @@ fn words(values: &Map<String, Value>) -> Vec<String> {
     if total > SCRIPT_WORDS_BYTES_MAX || words.iter().any(is_bad) { Vec::new() } else { words }
 }
 
-/// A place among the scripts that run at the same time.
-struct Place;
-
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
-
-impl Place {
-    fn take() -> Option<Place> {
-        let more = |running: usize| (running < SCRIPTS_RUNNING_MAX).then_some(running + 1);
-        RUNNING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok().map(|_| Place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        RUNNING.fetch_sub(1, Ordering::SeqCst);
-    }
-}
+/// For the scripts that run at the same time.
+static PLACES: Places = Places::new(SCRIPTS_RUNNING_MAX);
 
 #[cfg(test)]
 mod tests {
