@@ -13,18 +13,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 use crate::limits::{GIVEN_SOCKETS_MAX, NOTIFY_TIME_MAX, SIGNALS_WAITING_MAX};
+use crate::logging::Quoted;
 use crate::worker;
 
 /// What the operator asks for by a signal.
@@ -43,9 +45,26 @@ pub fn signals() -> io::Result<Receiver<Signal>> {
     pipe::register(SIGTERM, stop_byte.try_clone()?)?;
     pipe::register(SIGINT, stop_byte)?;
     pipe::register(SIGHUP, reload_byte)?;
+    hear_of_children()?;
     let (out, received) = bounded(SIGNALS_WAITING_MAX);
     worker::spawn("signals", move || relay(&stop, &reload, &out))?;
     Ok(received)
+}
+
+/// Who started us may have ignored SIGCHLD, and that is inherited: the kernel would then reap our scripts before we could
+/// ask how they ended, and our scripts' own children as well.
+fn hear_of_children() -> io::Result<()> {
+    if ignored_signals(&fs::read("/proc/self/status").unwrap_or_default()) & 1 << (SIGCHLD - 1) != 0 {
+        flag::register(SIGCHLD, Arc::default())?;
+    }
+    Ok(())
+}
+
+/// The mask of ignored signals of a `/proc/<pid>/status` (proc_pid_status(5)); the first bit is signal 1.
+fn ignored_signals(status: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(status);
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Where pids can be compared: `<boot id>/<inode of the pid namespace>`. Two processes with the same value see the same
@@ -133,7 +152,7 @@ pub fn hostname() -> Option<String> {
 pub fn notify(state: &str) {
     let Some(target) = std::env::var_os("NOTIFY_SOCKET").and_then(|target| target.into_string().ok()) else { return };
     if let Err(error) = send_datagram(&target, state.as_bytes()) {
-        log::warn!("event=not_notified socket={target} error={error}");
+        log::warn!("event=not_notified socket={} error={}", Quoted(&target), Quoted(&error));
     }
 }
 
@@ -322,6 +341,18 @@ mod tests {
             "42 (sh) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 x 21 y",
         ] {
             assert_eq!(parse_stat(broken.as_bytes()), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn masks_of_ignored_signals() {
+        for (status, expected) in [
+            ("Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000011000\nSigCgt:\t0\n", 0x11000),
+            ("SigIgn:\t0000000000000000\n", 0),
+            ("SigIgn:\tnonsense\n", 0),
+            ("", 0),
+        ] {
+            assert_eq!(ignored_signals(status.as_bytes()), expected, "{status}");
         }
     }
 

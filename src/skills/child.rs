@@ -163,9 +163,7 @@ impl<'i> Running<'i> {
     fn see_through(mut self, wake: &PipeReader, watch: Watch<'_>) -> io::Result<Finished> {
         let Watch { deadline, mut watched, dialog, .. } = watch;
         if let Err(error) = self.unblock() {
-            self.signal(Signal::KILL);
-            let _ = self.child.wait();
-            return Err(error);
+            return Err(self.abandon(error));
         }
         let mut idle_due = Instant::now() + SSE_COMMENT_EVERY;
         let mut ready = Ready::default();
@@ -195,7 +193,10 @@ impl<'i> Running<'i> {
                 Step::GiveUp(why) => return self.give_up(why),
             }
             dialog.settle();
-            ready = self.wait(wake, watched, dialog.answers(), self.pause(now, idle_due, deadline))?;
+            ready = match self.wait(wake, watched, dialog.answers(), self.pause(now, idle_due, deadline)) {
+                Ok(ready) => ready,
+                Err(error) => return Err(self.abandon(error)),
+            };
             if ready.peer_gone && dialog.peer_gone() {
                 (watched, ready.peer_gone) = (None, false);
             }
@@ -330,6 +331,13 @@ impl<'i> Running<'i> {
         }
         let status = self.child.wait()?;
         Ok(finished(why.map_or(End::Exited(status), End::Ended), self.talk, self.err))
+    }
+
+    /// It cannot be watched: it must not go on unwatched either.
+    fn abandon(&mut self, error: io::Error) -> io::Error {
+        self.signal(Signal::KILL);
+        let _ = self.child.wait();
+        error
     }
 
     /// A killed process that does not end hangs inside the kernel; a thread of its own waits for it.

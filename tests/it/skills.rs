@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::{R06, Session, text_of};
 use crate::folder::write;
 use crate::life::is_alive;
-use crate::program::{Program, Start, World};
+use crate::program::{PROGRAM, Program, Start, World};
 use crate::skill::{ECHO, plain, probe, script};
 use crate::wait::{PATIENCE, until, until_some};
 
@@ -307,6 +307,22 @@ fn groups_are_shown_when_they_are_activated() {
     assert!(listed(&mut session));
     session.structured("deactivate_tool_group", json!({"group": "extra"}));
     assert!(!listed(&mut session));
+}
+
+/// That SIGCHLD is ignored is inherited; the kernel then reaps children itself, and every call failed.
+#[test]
+fn scripts_are_run_by_a_server_whose_parent_ignores_its_children() {
+    let world = World::new();
+    plain(&world.skills(), "count", &[("count.sh", "#!/bin/sh\nprintf '{\"n\":%d}' \"$(echo 1 | wc -l)\"\n")]);
+    let skills = world.skills().display().to_string();
+    let ignore =
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])";
+    let start = Start::new().through(&["python3", "-c", ignore, PROGRAM]);
+    let instance = world.start(start.args(["--skill-paths", &skills, "--load-skills", "all"]));
+    let mut session = Session::open(instance.address, R06);
+    for _ in 0..3 {
+        assert_eq!(session.structured("count", json!({})), json!({"n": 1}));
+    }
 }
 
 fn start(world: &World, args: &[&str]) -> Program {
