@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use crate::app::challenge::{Challenger, is_served_by_older};
 use crate::app::error::AppError;
 use crate::app::parts::{Given, HeartbeatSlot};
 use crate::config::Config;
@@ -118,7 +119,7 @@ impl App {
         let heartbeat = parts::start_heartbeat(&config, &store, entry, address, &skills)?;
         let _ = slot.set(Arc::clone(&heartbeat));
         // What changed while the slot was empty was told to nobody.
-        heartbeat.set_tools(skills.offer().published()).map_err(|error| AppError::Register(error.to_string()))?;
+        parts::publish_tools(&heartbeat, &skills.offer());
 
         // The gateway, or its standby: what it would serve is kept ready all along.
         let gateway_hub = Hub::start(State::default()).map_err(AppError::Thread)?;
@@ -193,7 +194,7 @@ impl App {
             on_won: Box::new(move |address| {
                 scanner.set_gateway(true);
                 if let Err(error) = heartbeat.set_gateway(Some(address.to_string())) {
-                    log::error!("event=role_not_told error=\"{error}\"");
+                    log::error!("event=role_not_told error={}", Quoted(&error));
                 }
             }),
             on_yielded: self.on_yielded(),
@@ -223,7 +224,7 @@ impl App {
         Box::new(move |server| {
             scanner.set_gateway(false);
             if let Err(error) = heartbeat.set_gateway(None) {
-                log::error!("event=role_not_told error=\"{error}\"");
+                log::error!("event=role_not_told error={}", Quoted(&error));
             }
             hub.end_all();
             let server = Arc::new(server);
@@ -233,7 +234,7 @@ impl App {
                 log::info!("event=gateway_drained drained={drained}");
             };
             if let Err(error) = worker::spawn("drain-gateway", drain) {
-                log::warn!("event=not_drained error=\"{error}\"");
+                log::warn!("event=not_drained error={}", Quoted(&error));
             }
         })
     }
@@ -261,7 +262,7 @@ impl App {
         // Twice within the time in which it must hear of us.
         let pause =
             watchdog.map_or(self.config.heartbeat_interval, |time| self.config.heartbeat_interval.min(time / 2));
-        let mut silent = 0;
+        let (mut silent, mut challenger) = (0, Challenger::default());
         let mut due = Instant::now() + pause;
         loop {
             match signals.recv_deadline(due) {
@@ -273,7 +274,7 @@ impl App {
                     if watchdog.is_some() && probes.iter().all(|(_, probe)| *probe == Probe::Answers) {
                         os::notify("WATCHDOG=1");
                     }
-                    self.challenge();
+                    self.challenge(&mut challenger);
                     due = Instant::now() + pause;
                 }
             }
@@ -288,12 +289,12 @@ impl App {
     }
 
     /// Asks for the port where an older version serves it.
-    fn challenge(&self) {
+    fn challenge(&self, challenger: &mut Challenger) {
         let (Some(port), Some(election)) = (self.config.gateway_port, &self.election) else { return };
-        let is_due =
-            election.serving().is_none() && challenge::is_served_by_older(&self.scanner.latest(), port, &self.version);
-        if is_due {
-            challenge::ask(SocketAddr::new(self.config.host, port), &self.version, self.access.own_token());
+        let is_due = election.serving().is_none() && is_served_by_older(&self.scanner.latest(), port, &self.version);
+        match is_due {
+            true => challenger.ask(SocketAddr::new(self.config.host, port), &self.version, self.access.own_token()),
+            false => challenger.rest(),
         }
     }
 
@@ -302,7 +303,7 @@ impl App {
         logging::reopen();
         self.skills.rescan();
         if let Err(error) = self.access.reload() {
-            log::error!("event=token_file_kept error=\"{error}\"");
+            log::error!("event=token_file_kept error={}", Quoted(&error));
         }
     }
 
@@ -377,7 +378,7 @@ fn end_at_second_signal(signals: Receiver<Signal>) {
         }
     };
     if let Err(error) = worker::spawn("second-signal", watch) {
-        log::warn!("event=second_signal_not_watched error=\"{error}\"");
+        log::warn!("event=second_signal_not_watched error={}", Quoted(&error));
     }
 }
 

@@ -22,12 +22,14 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::election::candidate::Candidate;
 use crate::http::server::{Handler, Server};
-use crate::limits::{FAREWELL_TIME_MAX, INBOX_MAX, WORKER_STOP_MAX};
+use crate::limits::{FAREWELL_TIME_MAX, INBOX_MAX, SELF_PROBE_TIME_MAX, WORKER_STOP_MAX};
+use crate::logging::Quoted;
 use crate::version::Version;
 use crate::worker;
 
@@ -106,14 +108,14 @@ impl Election {
     pub fn resign(&self) -> Option<Server> {
         let (tell, told) = bounded(1);
         self.send(Order::Resign(tell));
-        told.recv_timeout(WORKER_STOP_MAX).ok().flatten()
+        told.recv_timeout(ANSWER_TIME_MAX).ok().flatten()
     }
 
     /// Hands the port over to a newer version, if it is ours to hand over.
     pub fn hand_over(&self, version: Version) -> Yielded {
         let (tell, told) = bounded(1);
         self.send(Order::Yield(version, tell));
-        told.recv_timeout(WORKER_STOP_MAX).unwrap_or(Yielded::NotServing)
+        told.recv_timeout(ANSWER_TIME_MAX).unwrap_or(Yielded::NotServing)
     }
 
     /// Ends the thread, after `resign`; waits until a standby has shown that it lives.
@@ -132,6 +134,9 @@ impl Election {
     }
 }
 
+/// The thread may be about to prove that the listener answers. A server that is handed back to nobody would be cut off.
+const ANSWER_TIME_MAX: Duration = SELF_PROBE_TIME_MAX.saturating_add(WORKER_STOP_MAX);
+
 /// How we stand, for others to see.
 #[derive(Default)]
 pub struct Standing {
@@ -148,7 +153,7 @@ impl Standing {
     pub fn note(&self, failure: Option<String>) {
         let mut noted = lock(&self.failure);
         if let Some(failure) = failure.as_ref().filter(|failure| noted.as_ref() != Some(failure)) {
-            log::error!("event=gateway_port_failed error=\"{failure}\"");
+            log::error!("event=gateway_port_failed error={}", Quoted(&failure));
         }
         *noted = failure;
     }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::backoff::{Backoff, Complaint};
 use crate::hash::fnv64_hex;
 use crate::limits::{BEAT_RETRY_MIN, BEAT_TIME_MAX, REGISTRY_RETRY_MAX, SCAN_TIME_MAX, TOOL_LIST_BYTES_MAX};
+use crate::logging::Quoted;
 use crate::metrics::{self, RegistryError};
 use crate::os;
 use crate::registry::entry::{Beat, Entry, EntryError, Status};
@@ -127,15 +128,15 @@ impl Heartbeat {
         self.update(|entry| entry.gateway = address)
     }
 
-    /// Publishes another tool list, and goes on trying if the registry fails.
+    /// Publishes another tool list, and goes on trying if the registry fails. One that is too large is an error, and none is
+    /// published then: gateways ask for it, instead of going by one that holds no longer.
     pub fn set_tools(&self, tools: Arc<[u8]>) -> Result<(), EntryError> {
-        if tools.len() as u64 > TOOL_LIST_BYTES_MAX {
-            return Err(EntryError::Field("tools"));
-        }
+        let fits = tools.len() as u64 <= TOOL_LIST_BYTES_MAX;
         self.want(|wanted| {
-            wanted.entry.tools_revision = fnv64_hex(&tools);
-            wanted.tools = Some(tools);
-        })
+            wanted.entry.tools_revision = if fits { fnv64_hex(&tools) } else { String::new() };
+            wanted.tools = Some(tools).filter(|_| fits);
+        })?;
+        if fits { Ok(()) } else { Err(EntryError::Field("tool list")) }
     }
 
     /// The entry as it is wanted; its heartbeat is not filled in.
@@ -211,7 +212,7 @@ impl Work for State {
     fn stop(&mut self) {
         let own = lock(&self.shared.wanted).entry.clone();
         if let Err(error) = self.store.remove_own(&own) {
-            log::warn!("event=own_entry_not_removed error=\"{error}\"");
+            log::warn!("event=own_entry_not_removed error={}", Quoted(&error));
         }
     }
 }
@@ -227,7 +228,7 @@ impl State {
             Ok(()) => {
                 log::trace!("heartbeat seq={}", self.seq);
                 if self.complaint.succeeded() {
-                    log::info!("event=registry_written_again path={}", self.store.root().display());
+                    log::info!("event=registry_written_again path={}", Quoted(&self.store.root().display()));
                 }
                 self.pauses.succeeded();
                 self.interval
@@ -235,7 +236,7 @@ impl State {
             Err(error) => {
                 metrics::REGISTRY_ERRORS.record(RegistryError::Write);
                 if self.complaint.failed(Instant::now()) {
-                    log::warn!("event=heartbeat_not_written error=\"{error}\"");
+                    log::warn!("event=heartbeat_not_written error={}", Quoted(&error));
                 }
                 self.pauses.failed()
             }
@@ -353,6 +354,12 @@ mod tests {
         beat.set_tools(Arc::from(&b"[2]"[..])).expect("a small list");
         until("the new list is told", || read(&store).is_some_and(|entry| entry.tools_revision == fnv64_hex(b"[2]")));
         assert_eq!(store.read_tools("a").expect("readable").as_slice(), b"[2]");
+
+        let huge = vec![b' '; TOOL_LIST_BYTES_MAX as usize + 1];
+        assert_eq!(beat.set_tools(huge.into()), Err(EntryError::Field("tool list")));
+        until("no list is told any more", || read(&store).is_some_and(|entry| entry.tools_revision.is_empty()));
+        beat.set_tools(Arc::from(&b"[3]"[..])).expect("a small list");
+        until("a list is told again", || read(&store).is_some_and(|entry| entry.tools_revision == fnv64_hex(b"[3]")));
 
         let long = "x".repeat(5000);
         assert_eq!(beat.update(|entry| entry.scene = Some(long)), Err(EntryError::Field("scene")));

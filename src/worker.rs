@@ -11,7 +11,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
 use crate::limits::WORKER_STOP_MAX;
 
@@ -74,8 +74,12 @@ impl<M: Send + 'static> Worker<M> {
 
     /// Tells the worker to stop and waits for it; false if it did not end in time.
     pub fn stop(&self) -> bool {
-        let told = self.inbox.send_timeout(Order::Stop, WORKER_STOP_MAX);
-        let ended = told.is_err() || self.ended.recv_timeout(WORKER_STOP_MAX) == Err(RecvTimeoutError::Disconnected);
+        let ended = match self.inbox.send_timeout(Order::Stop, WORKER_STOP_MAX) {
+            Ok(()) => self.ended.recv_timeout(WORKER_STOP_MAX) == Err(RecvTimeoutError::Disconnected),
+            Err(SendTimeoutError::Disconnected(_)) => true,
+            // Its inbox is full, and it takes nothing out.
+            Err(SendTimeoutError::Timeout(_)) => false,
+        };
         if !ended {
             log::warn!("thread={} did not stop within {} s", self.name, WORKER_STOP_MAX.as_secs());
         }
@@ -164,6 +168,33 @@ mod tests {
         assert!(worker.stop());
         assert_eq!(total.recv(), Ok(6));
         assert_eq!(worker.send(4), Err(4));
+    }
+
+    /// Works on one message for as long as the test likes.
+    struct Stuck(Receiver<()>);
+
+    impl Work for Stuck {
+        type Message = ();
+
+        fn receive(&mut self, (): ()) {
+            let _ = self.0.recv();
+        }
+
+        fn tick(&mut self) -> Duration {
+            Duration::from_secs(60)
+        }
+    }
+
+    #[test]
+    fn one_that_is_stuck_behind_a_full_inbox_is_not_said_to_have_ended() {
+        let (go_on, waits) = bounded(0);
+        let worker = Worker::start("stuck", 1, Stuck(waits)).expect("a thread can be started");
+        while worker.send(()).is_ok() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!worker.stop(), "its inbox is full");
+        drop(go_on);
+        assert!(worker.stop());
     }
 
     /// The test runs itself again as another process, and dies there.

@@ -5,13 +5,14 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::deadline::Deadline;
 use crate::election::probe::reachable;
 use crate::http::client::{Outgoing, Pool};
 use crate::jsonrpc;
 use crate::limits::SELF_PROBE_TIME_MAX;
+use crate::logging::Quoted;
 use crate::os;
 use crate::registry::View;
 use crate::version::Version;
@@ -27,9 +28,51 @@ pub fn is_served_by_older(view: &View, port: u16, own: &Version) -> bool {
     })
 }
 
-/// Asks once; the log says what came of it.
-pub fn ask(address: SocketAddr, own: &Version, token: Option<String>) {
-    let address = reachable(address);
+/// Asks again and again; the log says what came of it when that is something new.
+#[derive(Default)]
+pub struct Challenger {
+    last: Option<Answer>,
+}
+
+/// What a gateway that was asked has said.
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    Yields,
+    Refuses { status: u16, code: String },
+    None(String),
+}
+
+impl Challenger {
+    /// Asks once.
+    pub fn ask(&mut self, address: SocketAddr, own: &Version, token: Option<String>) {
+        let address = reachable(address);
+        let answer = answer_of(address, own, token);
+        if !self.is_news(&answer) {
+            return;
+        }
+        match answer {
+            Answer::Yields => log::info!("event=gateway_yields address={address}"),
+            Answer::Refuses { status, code } => {
+                let code = Quoted(&code);
+                log::info!("event=gateway_does_not_yield address={address} status={status} code={code}");
+            }
+            Answer::None(error) => {
+                log::info!("event=gateway_does_not_yield address={address} error={}", Quoted(&error));
+            }
+        }
+    }
+
+    /// There is nobody to be asked now.
+    pub fn rest(&mut self) {
+        self.last = None;
+    }
+
+    fn is_news(&mut self, answer: &Answer) -> bool {
+        self.last.replace(answer.clone()).as_ref() != Some(answer)
+    }
+}
+
+fn answer_of(address: SocketAddr, own: &Version, token: Option<String>) -> Answer {
     let authorization = token.map(|token| format!("Bearer {token}"));
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
@@ -38,9 +81,13 @@ pub fn ask(address: SocketAddr, own: &Version, token: Option<String>) {
         Outgoing { method: "POST", target: "/gateway/yield", headers: &headers, body: &[&body], idempotent: false };
     let pool = Pool::new(&address.ip().to_string(), address.port());
     match pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)) {
-        Ok((head, _)) if head.status() == 200 => log::info!("event=gateway_yields address={address}"),
-        Ok((head, _)) => log::info!("event=gateway_does_not_yield address={address} status={}", head.status()),
-        Err(error) => log::info!("event=gateway_does_not_yield address={address} error=\"{error}\""),
+        Ok((head, _)) if head.status() == 200 => Answer::Yields,
+        Ok((head, body)) => {
+            let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let code = said["error"]["code"].as_str().unwrap_or_default().to_owned();
+            Answer::Refuses { status: head.status(), code }
+        }
+        Err(error) => Answer::None(error.to_string()),
     }
 }
 
@@ -75,5 +122,24 @@ mod tests {
             let view = View { instances: vec![instance], ..View::unknown() };
             assert_eq!(is_served_by_older(&view, 9765, &own), expected, "{version} {host_id}");
         }
+    }
+
+    #[test]
+    fn the_same_answer_is_told_once() {
+        let refuses = |code: &str| Answer::Refuses { status: 409, code: code.to_owned() };
+        let mut challenger = Challenger::default();
+        for (answer, is_told) in [
+            (refuses("too_soon"), true),
+            (refuses("too_soon"), false),
+            (refuses("no_such_instance"), true),
+            (Answer::None("nothing listens".to_owned()), true),
+            (Answer::None("nothing listens".to_owned()), false),
+            (refuses("no_such_instance"), true),
+            (Answer::Yields, true),
+        ] {
+            assert_eq!(challenger.is_news(&answer), is_told, "{answer:?}");
+        }
+        challenger.rest();
+        assert!(challenger.is_news(&Answer::Yields), "it is another challenge");
     }
 }
