@@ -135,10 +135,11 @@ fn rotate(path: &Path, files_max: usize) -> io::Result<()> {
 }
 
 fn numbered(path: &Path, number: usize) -> PathBuf {
-    match number {
-        0 => path.to_owned(),
-        _ => PathBuf::from(format!("{}.{number}", path.display())),
+    let mut name = path.as_os_str().to_owned();
+    if number > 0 {
+        name.push(format!(".{number}"));
     }
+    PathBuf::from(name)
 }
 
 /// Opens the file of the first name that nobody else holds, and removes what is too old in the folder.
@@ -285,6 +286,8 @@ fn is_unlocked(path: &Path, locks: &mut Vec<File>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
@@ -320,6 +323,18 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn a_folder_need_not_be_utf8() {
+        let folder = Folder::new("bytes");
+        let odd = folder.0.join(OsStr::from_bytes(b"\xff"));
+        let name = "a".to_owned();
+        let mut log = RotatingFile::new(FileConfig { folder: odd.clone(), name, bytes_max: 100, files_max: 3 });
+        for number in 0..9 {
+            write(&mut log, &format!("{number} {}", "x".repeat(60)));
+        }
+        assert_eq!(fs::read_dir(&odd).unwrap().count(), 3);
     }
 
     /// Writes today, which must succeed.
