@@ -53,7 +53,7 @@ use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Mirror;
-use crate::mcp::tasks::unknown_task;
+use crate::mcp::tasks::{TaskSupport, unknown_task};
 use crate::metrics::Route;
 use crate::registry::Instance;
 use crate::session::State;
@@ -106,6 +106,7 @@ impl Service for GatewayService {
             return tasks::serve(&self.warm_if(has_member), call, outlet);
         }
         if call.method == CallMethod::CallTool && meta::is_own_tool(&call.name) {
+            call.tasks.decide(TaskSupport::Forbidden, &call.name)?;
             let arguments: Map<String, Value> = serde_json::from_str(call.arguments.unwrap_or("{}"))
                 .map_err(|error| ErrorObject::invalid_params(format!("\"arguments\" cannot be read: {error}")))?;
             let result = meta::call(&self.catalogue, &call.name, &arguments, call.deadline);

@@ -75,12 +75,13 @@ pub fn table(told: &Value) -> String {
             key => cell(instance[key].as_str().unwrap_or_default()),
         }));
     }
+    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..COLUMNS.len()).map(widest).collect();
     let mut out = String::new();
     for row in &rows {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-            line.push_str(&format!("{cell:width$}  "));
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}  ", width = *width));
         }
         out.push_str(line.trim_end());
         out.push('\n');
