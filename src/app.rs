@@ -44,7 +44,7 @@ use crate::registry::Instance;
 use crate::registry::store::Store;
 use crate::scanner::{Scanner, Settings};
 use crate::session::State;
-use crate::skills::{Skills, child};
+use crate::skills::{Skills, groups};
 use crate::status::{Check, Status};
 use crate::tasks::TaskTable;
 use crate::version::Version;
@@ -65,7 +65,7 @@ pub fn run(config: Config, version: &'static str) -> Result<(), AppError> {
     let told_to_stop = app.wait(&signals);
     match &told_to_stop {
         Ok(()) => app.stop(signals),
-        Err(_) => child::end_all(),
+        Err(_) => groups::end_all(),
     }
     told_to_stop
 }
@@ -341,7 +341,7 @@ impl App {
         let instance_drained = self.instance.drain(deadline) && self.tasks.drain(deadline);
         let drained = instance_drained && gateway_drained && former_drained;
         // Nobody waits for what still runs.
-        child::end_all();
+        groups::end_all();
         // Nobody asks any more: what served the answers can go.
         self.election.iter().for_each(|election| election.stop());
         self.scanner.stop();
@@ -372,7 +372,7 @@ fn end_at_second_signal(signals: Receiver<Signal>) {
     let watch = move || {
         while let Ok(signal) = signals.recv() {
             if matches!(signal, Signal::Stop) {
-                child::end_all();
+                groups::end_all();
                 std::process::exit(0);
             }
         }

@@ -45,6 +45,7 @@ pub mod entry;
 #[cfg(test)]
 mod examples;
 pub mod files;
+pub mod groups;
 pub mod listing;
 pub mod manifest;
 pub mod media;

@@ -7,7 +7,6 @@
 //! **Bounds**: `SCRIPT_OUTPUT_BYTES_MAX`, the deadline, and those of `dialog.rs`, `ending.rs` and `tail.rs`.
 //! Left out on purpose: what is run (`run.rs`) and what its output means (`outcome.rs`).
 
-use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -23,6 +22,7 @@ use crate::deadline::Deadline;
 use crate::limits::{SCRIPT_OUTPUT_BYTES_MAX, SSE_COMMENT_EVERY};
 use crate::skills::dialog::{Conversation, Dialog};
 use crate::skills::ending::{Seen, Stage, Step, Why, step};
+use crate::skills::groups::Listed;
 use crate::skills::tail::Tail;
 use crate::worker;
 
@@ -99,33 +99,6 @@ pub fn run(mut command: Command, input: &[u8], asks: bool, watch: Watch<'_>) -> 
     finished
 }
 
-/// Ends the process groups of all scripts that run: nobody is left to wait for them.
-pub fn end_all() {
-    for pid in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().filter_map(Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-    }
-}
-
-/// The groups of the scripts that run. A number leaves with its call, a moment after its child was reaped: too short for
-/// the kernel to come round to it again.
-static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-
-struct Listed(i32);
-
-impl Listed {
-    fn new(pid: u32) -> Listed {
-        let group = pid.cast_signed();
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(group);
-        Listed(group)
-    }
-}
-
-impl Drop for Listed {
-    fn drop(&mut self) {
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
-    }
-}
-
 struct Running<'i> {
     child: Child,
     pid: Option<Pid>,
@@ -162,9 +135,7 @@ impl<'i> Running<'i> {
 
     fn see_through(mut self, wake: &PipeReader, watch: Watch<'_>) -> io::Result<Finished> {
         let Watch { deadline, mut watched, dialog, .. } = watch;
-        if let Err(error) = self.unblock() {
-            return Err(self.abandon(error));
-        }
+        self.unblock().map_err(|error| self.abandon(error))?;
         let mut idle_due = Instant::now() + SSE_COMMENT_EVERY;
         let mut ready = Ready::default();
         loop {
@@ -193,10 +164,8 @@ impl<'i> Running<'i> {
                 Step::GiveUp(why) => return self.give_up(why),
             }
             dialog.settle();
-            ready = match self.wait(wake, watched, dialog.answers(), self.pause(now, idle_due, deadline)) {
-                Ok(ready) => ready,
-                Err(error) => return Err(self.abandon(error)),
-            };
+            let waited = self.wait(wake, watched, dialog.answers(), self.pause(now, idle_due, deadline));
+            ready = waited.map_err(|error| self.abandon(error))?;
             if ready.peer_gone && dialog.peer_gone() {
                 (watched, ready.peer_gone) = (None, false);
             }
