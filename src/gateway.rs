@@ -9,6 +9,7 @@ pub mod current;
 pub mod fan_out;
 pub mod followers;
 pub mod handover;
+pub mod known;
 pub mod link;
 pub mod meta;
 pub mod modern;

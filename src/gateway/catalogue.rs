@@ -15,17 +15,15 @@ use std::time::{Duration, Instant};
 
 use crate::endpoint::access::Access;
 use crate::gateway::current::Current;
+use crate::gateway::known::{Fetch, Known};
 use crate::gateway::names;
 use crate::gateway::offered::Offered;
-use crate::gateway::pieces::{Key, Pieces};
+use crate::gateway::pieces::Key;
 use crate::gateway::snapshot::{Snapshot, Told};
-use crate::gateway::upstream::Upstream;
 use crate::hub::Hub;
 use crate::limits::{
-    DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, LIST_BYTES_MAX, TOOLS_FETCH_EVERY, TOOLS_FETCH_TIME_MAX,
-    WORKER_STOP_MAX,
+    DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, LIST_BYTES_MAX, TOOLS_FETCH_EVERY, WORKER_STOP_MAX,
 };
-use crate::logging::Quoted;
 use crate::mcp::RawObject;
 use crate::metrics;
 use crate::registry::store::Store;
@@ -170,35 +168,6 @@ struct Hidden {
     /// The life that ended. `None`: it began and ended between two of our looks, so that no view has shown it yet.
     life: Option<Key>,
     until: Instant,
-}
-
-struct Known {
-    upstream: Arc<Upstream>,
-    pieces: Arc<Pieces>,
-    /// The revision that this was read for.
-    revision: String,
-    /// It has told its tools, or failed to, at least once.
-    answered: bool,
-    fetch: Fetch,
-}
-
-/// Asking over HTTP, for those that publish nothing in the registry.
-enum Fetch {
-    NotNeeded,
-    Due(Instant),
-    UnderWay { since: Instant },
-}
-
-impl Fetch {
-    /// `Some` while under way. One that has not been heard of for long is lost, and due again.
-    fn settle(&mut self, now: Instant) -> Option<()> {
-        let Fetch::UnderWay { since } = *self else { return None };
-        if now.duration_since(since) < TOOLS_FETCH_TIME_MAX * 2 {
-            return Some(());
-        }
-        *self = Fetch::Due(now);
-        None
-    }
 }
 
 impl Work for Builder {
@@ -364,48 +333,6 @@ impl Builder {
         let state = snapshot.state;
         out.current.put(snapshot);
         self.hub.publish(state);
-    }
-}
-
-impl Known {
-    fn new(instance: Arc<Instance>, access: &Arc<Access>) -> Known {
-        let upstream = Arc::new(Upstream::new(instance, access));
-        Known { upstream, pieces: Arc::default(), revision: String::new(), answered: false, fetch: Fetch::NotNeeded }
-    }
-
-    fn offers(&mut self, offered: Offered) {
-        let instance = &self.upstream.instance;
-        self.pieces = Arc::new(Pieces::of(instance, &offered.bounded(instance)));
-    }
-
-    /// Reads the published list if it is another than the one we have; without one, asking is due.
-    fn read(&mut self, store: &Store) {
-        let entry = Arc::clone(&self.upstream.instance.entry);
-        if !entry.tools_revision.is_empty() && self.revision == entry.tools_revision {
-            return;
-        }
-        let publishes = !entry.tools_revision.is_empty();
-        let published = publishes.then(|| read_published(store, &entry.instance_id)).flatten();
-        match published {
-            Some(offered) => {
-                self.offers(offered);
-                self.revision = entry.tools_revision.clone();
-                self.answered = true;
-                self.fetch = Fetch::NotNeeded;
-            }
-            None if matches!(self.fetch, Fetch::NotNeeded) => self.fetch = Fetch::Due(Instant::now()),
-            None => {}
-        }
-    }
-}
-
-fn read_published(store: &Store, instance_id: &str) -> Option<Offered> {
-    match store.read_tools(instance_id) {
-        Ok(bytes) => Offered::parse(&bytes),
-        Err(error) => {
-            log::debug!("event=tool_list_unreadable instance={instance_id} error={}", Quoted(&error));
-            None
-        }
     }
 }
 
