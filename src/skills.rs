@@ -46,6 +46,7 @@ pub mod entry;
 mod examples;
 pub mod files;
 pub mod groups;
+pub mod icons;
 pub mod listing;
 pub mod manifest;
 pub mod media;

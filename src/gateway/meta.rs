@@ -308,6 +308,7 @@ fn read_only(name: &str, title: &str, description: &str, input_schema: Value, an
         name: name.to_owned(),
         title: Some(title.to_owned()),
         description: Some(description.to_owned()),
+        icons: Vec::new(),
         input_schema: raw_json(&input_schema),
         output_schema: Some(raw_json(&output_schema)),
         annotations: Some(annotations),

@@ -14,11 +14,12 @@ use serde_json::value::RawValue;
 
 use crate::json;
 use crate::limits::SCRIPT_TIME_MAX;
-use crate::mcp::ToolAnnotations;
 use crate::mcp::mirror::Mirror;
 use crate::mcp::tasks::TaskSupport;
+use crate::mcp::{Icon, ToolAnnotations};
 use crate::skills::document::{Document, ManifestError};
 use crate::skills::files;
+use crate::skills::icons;
 use crate::skills::yaml::Node;
 
 /// A tool as its author declared it.
@@ -28,6 +29,7 @@ pub struct ToolEntry {
     pub name: String,
     pub title: Option<String>,
     pub description: Option<String>,
+    pub icons: Vec<Icon>,
     pub input_schema: Box<RawValue>,
     pub output_schema: Option<Box<RawValue>>,
     /// The arguments that header fields repeat, if any.
@@ -52,10 +54,11 @@ pub struct ToolEntry {
     pub declared_at: String,
 }
 
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "name",
     "title",
     "description",
+    "icons",
     "input-schema",
     "inputSchema",
     "output-schema",
@@ -100,6 +103,7 @@ impl ToolEntry {
         Ok(ToolEntry {
             title: document.text(node, "title")?.or_else(|| annotations.title.clone()),
             description: document.text(node, "description")?.map(|text| text.trim().to_owned()),
+            icons: icons::read_all(document, node)?,
             input_schema,
             mirror: mirror.map(Arc::new),
             output_schema: schema(document, node, ["output-schema", "outputSchema"])?,
@@ -126,6 +130,7 @@ impl ToolEntry {
             name: files::stem(script).to_owned(),
             title: None,
             description: None,
+            icons: Vec::new(),
             input_schema: any_object(),
             output_schema: None,
             mirror: None,

@@ -370,6 +370,11 @@ unknown: 1
                 "---\ntools: [{name: t}, {name: t}]\n---\n".to_owned(),
                 "SKILL.md:2: the tool \"t\" is declared twice",
             ),
+            (
+                "SKILL.md",
+                tool("  icons: [{src: 'x:y'}]\n"),
+                "SKILL.md:5: `src` of an icon: clients take `https:` and `data:` URIs alone",
+            ),
             ("SKILL.md", tool("  read_only: maybe\n"), "SKILL.md:5: `read-only` must be true or false"),
             (
                 "SKILL.md",

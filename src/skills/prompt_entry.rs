@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::mcp::PromptArgument;
+use crate::mcp::{Icon, PromptArgument};
 use crate::skills::document::{Document, Fields, ManifestError, Source};
 use crate::skills::entry::named_script;
+use crate::skills::icons;
 use crate::skills::media;
 use crate::skills::yaml::Node;
 
@@ -22,6 +23,7 @@ pub struct PromptEntry {
     pub name: String,
     pub title: Option<String>,
     pub description: Option<String>,
+    pub icons: Vec<Icon>,
     pub arguments: Vec<Argument>,
     /// Empty where a script writes them.
     pub messages: Vec<Message>,
@@ -116,6 +118,7 @@ impl PromptEntry {
             name: needed_name(document, node, "a prompt")?,
             title: document.text(node, "title")?,
             description: document.text(node, "description")?.map(|text| text.trim().to_owned()),
+            icons: icons::read_all(document, node)?,
             arguments: Argument::read_all(document, node)?,
             messages,
             script,
@@ -123,8 +126,8 @@ impl PromptEntry {
     }
 }
 
-const KEYS: [&str; 9] =
-    ["name", "title", "description", "arguments", "template", "messages", "source-file", "dialog", "tags"];
+const KEYS: [&str; 10] =
+    ["name", "title", "description", "icons", "arguments", "template", "messages", "source-file", "dialog", "tags"];
 
 impl Script {
     fn read(folder: &Path, document: &Document, node: &Node) -> Result<Option<Script>, ManifestError> {
@@ -315,6 +318,7 @@ mod tests {
                 front("  messages:\n  - image: SKILL.md\n"),
                 "SKILL.md:6: `image`: give `mime_type: image/…` for this file",
             ),
+            ("SKILL.md", front("  template: t\n  icons: x\n"), "SKILL.md:6: `icons` must be a list of icons"),
             (
                 "SKILL.md",
                 front("  template: t\n  arguments: x\n"),

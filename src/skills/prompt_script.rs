@@ -30,6 +30,7 @@ pub fn runnable(skill: &Skill, entry: &PromptEntry, script: &Script) -> SkillToo
             name,
             title: None,
             description: None,
+            icons: Vec::new(),
             input_schema,
             output_schema: None,
             annotations: None,

@@ -185,6 +185,7 @@ impl PromptEntry {
             name: full_name(skill, &self.name),
             title: self.title.clone(),
             description: self.description.clone(),
+            icons: self.icons.clone(),
             arguments: self.arguments.iter().map(|argument| argument.shown.clone()).collect(),
             meta: Some(from_skill(&skill.name)),
         }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use crate::hash::fnv64;
 use crate::limits::RESOURCE_URI_BYTES_MAX;
+use crate::mcp::Icon;
 use crate::skills::document::{Document, Fields, ManifestError, Source};
 use crate::skills::files;
+use crate::skills::icons;
 use crate::skills::media;
 use crate::skills::prompt_entry::{Argument, needed_name};
 use crate::skills::template::{UriTemplate, encoded};
@@ -46,6 +48,7 @@ pub struct Facts {
     pub name: String,
     pub title: Option<String>,
     pub description: Option<String>,
+    pub icons: Vec<Icon>,
     pub mime_type: Option<String>,
 }
 
@@ -100,6 +103,7 @@ impl Reading<'_> {
                 "name",
                 "title",
                 "description",
+                "icons",
                 "mime-type",
                 "mimeType",
                 "file",
@@ -178,7 +182,8 @@ impl Reading<'_> {
             log::debug!("event=skill_resource_ignored skill={} file={file:?}", self.skill);
             return;
         }
-        let facts = Facts { name: file_name(&file).to_owned(), title: None, description: None, mime_type: None };
+        let name = file_name(&file).to_owned();
+        let facts = Facts { name, title: None, description: None, icons: Vec::new(), mime_type: None };
         self.add(uri, facts, Body::File(file));
     }
 
@@ -222,6 +227,7 @@ fn facts(document: &Document, node: &Node, name: String) -> Result<Facts, Manife
         name,
         title: document.text(node, "title")?,
         description: document.text(node, "description")?.map(|text| text.trim().to_owned()),
+        icons: icons::read_all(document, node)?,
         mime_type: media::declared(document, node)?,
     })
 }
@@ -336,6 +342,11 @@ mod tests {
             ("resources:\n- {name: n}", "SKILL.md:4: a resource has either `file` or `text`"),
             ("resources:\n- {name: n, text: t, file: SKILL.md}", "SKILL.md:4: a resource has either `file` or `text`"),
             ("resources:\n- {text: t}", "SKILL.md:4: a resource has no `name`"),
+            ("resources:\n- {name: n, text: t, icons: [{}]}", "SKILL.md:4: an icon has no `src`"),
+            (
+                "resources:\n- {name: n, text: t, uri_template: 'x:{y}', icons: 1}",
+                "SKILL.md:4: `icons` must be a list of icons",
+            ),
             (
                 "resources:\n- {name: n, source: {type: url, path: 'x:y'}}",
                 "SKILL.md:4: `source` must be `{type: file, path: …}`",

@@ -147,6 +147,7 @@ impl ResourceEntry {
             name: self.facts.name.clone(),
             title: self.facts.title.clone(),
             description: self.facts.description.clone(),
+            icons: self.facts.icons.clone(),
             mime_type: self.facts.mime_type.clone(),
             size: self.size,
             meta: Some(from_skill(skill)),
@@ -162,6 +163,7 @@ impl TemplateEntry {
             name: self.facts.name.clone(),
             title: self.facts.title.clone(),
             description: self.facts.description.clone(),
+            icons: self.facts.icons.clone(),
             mime_type: self.facts.mime_type.clone(),
             meta: Some(from_skill(skill)),
         }

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: names are unique, in the alphabet that MCP 2025-11-25 asks for, and in byte order; equal skills make
 //! equal text, byte for byte.
-//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOL_NAME_BYTES_MAX`.
+//! **Bounds**: `TOOLS_PER_INSTANCE_MAX`, `TOOLS_BYTES_MAX`, `TOOL_NAME_BYTES_MAX`.
 //! Left out on purpose: which skills are loaded (`shelf.rs`).
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::hash::fnv64_hex;
 use crate::jsonrpc;
-use crate::limits::{TOOL_NAME_BYTES_MAX, TOOLS_PER_INSTANCE_MAX};
+use crate::limits::{TOOL_NAME_BYTES_MAX, TOOLS_BYTES_MAX, TOOLS_PER_INSTANCE_MAX};
 use crate::mcp::Tool;
 use crate::mcp::mirror::Mirror;
 use crate::mcp::tasks::{TaskSupport, ToolExecution};
@@ -81,28 +81,33 @@ pub struct ToolSet {
 impl ToolSet {
     /// A set of the given tools. Of two with the same name the first is taken.
     pub fn new(tools: Vec<Arc<SkillTool>>) -> ToolSet {
-        let (mut by_name, mut left_out) = (BTreeMap::<String, Arc<SkillTool>>::new(), Vec::new());
+        let (mut by_name, mut left_out) = (BTreeMap::<String, (Arc<SkillTool>, Vec<u8>)>::new(), Vec::new());
+        let mut bytes = 2;
         for tool in tools {
+            let encoded = jsonrpc::to_bytes(&tool.tool);
             let reason = match by_name.get(&tool.tool.name) {
                 _ if SKILL_TOOLS.contains(&tool.tool.name.as_str()) => {
                     "every instance has a tool of this name".to_owned()
                 }
-                Some(first) => format!("the skill {} has a tool of the same name", first.skill),
+                Some((first, _)) => format!("the skill {} has a tool of the same name", first.skill),
                 None if by_name.len() >= TOOLS_PER_INSTANCE_MAX => format!("more than {TOOLS_PER_INSTANCE_MAX} tools"),
+                None if bytes + encoded.len() + 1 > TOOLS_BYTES_MAX => {
+                    format!("the list would be larger than {TOOLS_BYTES_MAX} bytes")
+                }
                 None => {
-                    by_name.insert(tool.tool.name.clone(), tool);
+                    bytes += encoded.len() + 1;
+                    by_name.insert(tool.tool.name.clone(), (tool, encoded));
                     continue;
                 }
             };
             left_out.push(format!("skill={} tool={} is left out: {reason}", tool.skill, tool.tool.name));
         }
-        let tools: Vec<Arc<SkillTool>> = by_name.into_values().collect();
+        let (tools, texts): (Vec<Arc<SkillTool>>, Vec<Vec<u8>>) = by_name.into_values().unzip();
         let mut bare: HashMap<String, Option<usize>> = HashMap::new();
         for (index, tool) in tools.iter().enumerate() {
             bare.entry(tool.bare_name.clone()).and_modify(|unique| *unique = None).or_insert(Some(index));
         }
-        let shown: Vec<&Tool> = tools.iter().map(|tool| &tool.tool).collect();
-        let encoded = jsonrpc::to_bytes(&shown).into();
+        let encoded = [b"[".as_slice(), &texts.join(&b','), b"]"].concat().into();
         ToolSet { tools, left_out, bare, encoded }
     }
 
@@ -127,6 +132,7 @@ impl SkillTool {
             name: full_name(skill, &entry.name),
             title: Some(entry.title.clone().unwrap_or_else(|| title_of(&entry.name))),
             description: Some(description_of(skill, entry)),
+            icons: entry.icons.clone(),
             input_schema: entry.input_schema.clone(),
             output_schema: entry.output_schema.clone(),
             annotations: Some(entry.annotations.clone()).filter(|annotations| *annotations != Default::default()),
@@ -212,6 +218,8 @@ fn meta_of(skill: &Skill, entry: &ToolEntry, timeout: Option<Duration>) -> Map<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skills::manifest;
+    use crate::skills::testing::Folder;
 
     #[test]
     fn names_are_in_the_alphabet_and_short_enough() {
@@ -228,5 +236,28 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(title_of("create_sphere"), "Create sphere");
         assert_eq!(title_of(""), "");
+    }
+
+    /// A skill with more to show than can be published kept its whole instance from starting.
+    #[test]
+    fn a_list_is_bounded_in_bytes() {
+        let folder = Folder::new();
+        folder.write("SKILL.md", "---\nname: s\n---\n");
+        folder.write("scripts/t.sh", "");
+        let skill = manifest::read(folder.path()).expect("it is right");
+        let tools = ["a", "b", "c", "d", "e"].map(|name| {
+            let mut tool =
+                SkillTool::new(&skill, &skill.tools[0], Duration::from_secs(1)).expect("the script is there");
+            tool.tool.name = name.to_owned();
+            tool.tool.description = Some("x".repeat(if name == "d" { 9 } else { TOOLS_BYTES_MAX / 3 - 1000 }));
+            Arc::new(tool)
+        });
+        let set = ToolSet::new(tools.into());
+        let names: Vec<&str> = set.tools.iter().map(|tool| tool.tool.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "d"]);
+        let shown: Vec<&Tool> = set.tools.iter().map(|tool| &tool.tool).collect();
+        assert_eq!(set.encoded().to_vec(), jsonrpc::to_bytes(&shown));
+        assert!(set.encoded().len() <= TOOLS_BYTES_MAX);
+        assert_eq!(set.left_out, ["skill=s tool=e is left out: the list would be larger than 4194304 bytes"]);
     }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::client::{R03, R06, R11, Session};
+use crate::client::{R03, R06, R11, Session, modern};
 use crate::folder::write;
-use crate::program::{Program, World};
+use crate::program::{Program, Start, World};
+use crate::skill::{ECHO, script};
 use crate::wait::{PATIENCE, until};
 
 const SKILL: &str = r#"---
@@ -36,7 +37,7 @@ pub fn write_skill(skills: &Path) {
 fn start() -> (World, Program, Program) {
     let world = World::new();
     write_skill(&world.skills());
-    let gateway = world.start(crate::program::Start::new());
+    let gateway = world.start(Start::new());
     let instance = world.start_with_skills("maya");
     world.wait_instances(2);
     (world, gateway, instance)
@@ -154,5 +155,55 @@ fn older_revisions_are_not_sent_what_they_do_not_know() {
         assert!(listed["prompts"][0].get("title").is_none(), "2025-03-26 knows no title: {listed}");
         let listed = Session::open(address, R06).result("prompts/list", json!({}));
         assert_eq!(listed["prompts"][0]["title"], json!("Review a shot"));
+    }
+}
+
+const SWATCHES: &str = r#"---
+name: swatches
+description: Has icons
+tools:
+  - {name: pick, icons: [{src: "https://studio.example/pick.png", mime_type: image/png, sizes: [48x48]}]}
+prompts:
+  - {name: mix, template: Mix., icons: [{src: "https://studio.example/mix.png"}]}
+resources:
+  - {uri: "swatch://one", name: one, text: One, icons: [{src: "data:image/svg+xml;base64,PHN2Zy8+", theme: dark}]}
+  - {uri_template: "swatch://{n}", name: n, text: "{{n}}", icons: [{src: "https://studio.example/n.png"}]}
+---
+"#;
+
+#[test]
+fn icons_are_shown_to_revisions_that_know_them() {
+    let world = World::new();
+    write(&world.skills().join("swatches/SKILL.md"), SWATCHES);
+    script(&world.skills().join("swatches/scripts/pick.sh"), ECHO);
+    let bad = SWATCHES.replace("swatches", "bad").replace("https://studio.example/mix", "javascript:mix");
+    write(&world.skills().join("bad/SKILL.md"), bad);
+    let _gateway = world.start(Start::new());
+    let instance = world.start_with_skills("maya");
+    world.wait_instances(2);
+    let warning = "bad/SKILL.md:7: `src` of an icon: clients take `https:` and `data:` URIs alone";
+    until(PATIENCE, "a bad icon is named once", || instance.stderr().matches(warning).count() == 1);
+    let mut session = Session::open(world.gateway(), R11);
+    until(PATIENCE, "the tool is listed", || {
+        session.tool_names().contains(&format!("{}__swatches__pick", instance.short()))
+    });
+    let all = [
+        ("tools", json!([{"src": "https://studio.example/pick.png", "mimeType": "image/png", "sizes": ["48x48"]}])),
+        ("prompts", json!([{"src": "https://studio.example/mix.png"}])),
+        ("resources", json!([{"src": "data:image/svg+xml;base64,PHN2Zy8+", "theme": "dark"}])),
+        ("resourceTemplates", json!([{"src": "https://studio.example/n.png"}])),
+    ];
+    for ((list, icons), address) in all.iter().flat_map(|kind| [(kind, instance.address), (kind, world.gateway())]) {
+        let method = if *list == "resourceTemplates" { "resources/templates/list" } else { &format!("{list}/list") };
+        let shown = |result: &Value| -> Vec<Value> {
+            result[list].as_array().expect("a list").iter().filter_map(|item| item.get("icons").cloned()).collect()
+        };
+        for revision in [R03, R06, R11] {
+            let listed = Session::open(address, revision).result(method, json!({}));
+            let expected = if revision == R11 { std::slice::from_ref(icons) } else { &[] };
+            assert_eq!(shown(&listed), expected, "{revision} {method}: {listed}");
+        }
+        let listed = modern(address, "/mcp", method, &json!({}), &json!({})).message()["result"].clone();
+        assert_eq!(shown(&listed), std::slice::from_ref(icons), "{method}: {listed}");
     }
 }
