@@ -179,6 +179,12 @@ pub fn given_sockets() -> io::Result<Vec<(String, OwnedFd)>> {
     names.into_iter().zip(first..).map(|(name, number)| Ok((name, adopt(number)?))).collect()
 }
 
+/// Whether there were any: they go on without this process, so that they must not be shut down.
+#[cfg(feature = "tiny-http")]
+pub fn has_given_sockets() -> bool {
+    given_names(std::process::id(), |name| std::env::var(name).ok()).is_ok_and(|names| !names.is_empty())
+}
+
 /// SD_LISTEN_FDS_START.
 const LISTEN_FDS_START: RawFd = 3;
 

@@ -490,6 +490,18 @@ mod tests {
         assert_eq!(server.connections(), 0);
     }
 
+    /// With tiny_http it was read and never answered.
+    #[test]
+    fn a_request_on_an_open_connection_is_answered_while_the_server_stops() {
+        let server = start();
+        let mut stream = connect(server.address());
+        stream.write_all(b"GET /ignore HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+        read_until(&mut stream, "ignored");
+        server.stop_accepting();
+        stream.write_all(b"GET /ignore HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").expect("sent");
+        assert!(read_until(&mut stream, "ignored").starts_with("HTTP/1.1 200 OK"));
+    }
+
     #[test]
     fn the_date_is_the_one_of_the_rfc() {
         let check = |seconds: u64, expected: &str| {

@@ -7,6 +7,9 @@
 //! Left out on purpose: a way around its known defects, which `docs/decisions/0001-http-engine.md` lists. Among them:
 //! the socket of a client cannot be watched, an idle connection cannot be closed, an answer cannot be broken off. In
 //! the place of all sockets stands one that loses its peer when draining ends, so that no call outlives the server.
+//! tiny_http ends accepting only by taking one more connection, which nobody then answers, and with it all requests on
+//! the connections that it has. So it is left running until the server is dropped, and the socket is shut down instead;
+//! one of a service manager, which others go on with, is accepted from to the end.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -23,18 +26,23 @@ use crate::http::head::RequestHead;
 use crate::http::server::{Exchange, Handler, Refusal, Transport};
 use crate::http::wire;
 use crate::limits::{BODY_BYTES_MAX, CONNECTION_STACK_BYTES, READ_BYTES};
+use crate::os;
 use crate::worker;
 
 /// A listener that is served.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: Mutex<Option<(Arc<tiny_http::Server>, JoinHandle<()>)>>,
+    /// What accepts, until that is to end; `None` also where it must not.
+    listener: Mutex<Option<TcpListener>>,
+    queue: Arc<tiny_http::Server>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
     handler: Arc<dyn Handler>,
     is_draining: AtomicBool,
+    has_ended: AtomicBool,
     requests: Mutex<usize>,
     ended: Condvar,
     watched: UnixStream,
@@ -54,18 +62,24 @@ impl Server {
     ) -> io::Result<Server> {
         let address = listener.local_addr()?;
         listener.set_nonblocking(false)?;
-        let server = Arc::new(tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?);
-        let (is_draining, requests, ended) = (AtomicBool::new(false), Mutex::new(0), Condvar::new());
+        let duplicate = if os::has_given_sockets() { None } else { Some(listener.try_clone()?) };
+        let queue = Arc::new(tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?);
+        let (requests, ended) = (Mutex::new(0), Condvar::new());
+        let (is_draining, has_ended) = (AtomicBool::new(false), AtomicBool::new(false));
         let (watched, peer) = UnixStream::pair()?;
         let cut = Mutex::new(Some(peer));
-        let shared = Arc::new(Shared { handler, is_draining, requests, ended, watched, cut });
-        let (queue, places) = (server.clone(), shared.clone());
+        let shared = Arc::new(Shared { handler, is_draining, has_ended, requests, ended, watched, cut });
+        let (source, places) = (queue.clone(), shared.clone());
         let thread = worker::spawn(&format!("http-{name}"), move || {
-            while let Ok(request) = queue.recv() {
-                dispatch(name, request, &places, max_connections);
+            // An error is the end of accepting, not of the connections that there are.
+            while !places.has_ended.load(Ordering::SeqCst) {
+                if let Ok(request) = source.recv() {
+                    dispatch(name, request, &places, max_connections);
+                }
             }
         })?;
-        Ok(Server { address, shared, accepting: Mutex::new(Some((server, thread))) })
+        let (listener, thread) = (Mutex::new(duplicate), Mutex::new(Some(thread)));
+        Ok(Server { address, shared, listener, queue, thread })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -77,12 +91,10 @@ impl Server {
         *self.shared.requests()
     }
 
-    /// tiny_http's own accepting thread ends a moment later: it is woken by a connection to itself.
+    /// tiny_http's own accepting thread ends a moment later, with the error that this is to it.
     pub fn stop_accepting(&self) {
-        let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((server, thread)) = accepting {
-            server.unblock();
-            let _ = thread.join();
+        if let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         }
     }
 
@@ -107,6 +119,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_accepting();
+        self.shared.has_ended.store(true, Ordering::SeqCst);
+        self.queue.unblock();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.map(JoinHandle::join);
     }
 }
 

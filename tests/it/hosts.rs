@@ -81,7 +81,6 @@ fn replicas_of_three_hosts_give_the_same_bytes_whatever_their_clocks_say() {
 }
 
 #[test]
-#[cfg_attr(feature = "tiny-http", ignore = "tiny_http may answer before the scan that is overdue")]
 fn a_paused_replica_removes_nobody_and_shows_no_dead_when_it_wakes() {
     let world = World::new();
     let (_awake, paused) = (replica(&world, 1), replica(&world, 2));

@@ -142,7 +142,6 @@ fn the_standby_goes_on_with_the_session_of_a_killed_gateway() {
 }
 
 #[test]
-#[cfg_attr(feature = "tiny-http", ignore = "tiny_http was seen to break a call at a stop")]
 fn sigterm_lets_calls_finish() {
     let world = World::new();
     skill::probe(&world.skills());
