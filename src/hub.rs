@@ -8,8 +8,9 @@
 //! **Thread**: `sse-hub` owns all streams; a stream's own connection thread takes from its queue and writes.
 //! **Bounds**: `STREAMS_MAX`, `STREAMS_PER_SESSION_MAX` (the oldest is closed), `SSE_QUEUE_MAX` (a full queue closes
 //! the stream: its client reconnects and loses nothing).
-//! A resource that changed is told to the sessions that subscribed to it, or kept for their next stream.
-//! Left out on purpose: a history of events. Only the hash in the last id is compared.
+//! A resource that changed is told to the sessions that subscribed to it, or kept for their next stream. What was told to a
+//! client that had left, which only its last id shows, is told again.
+//! Left out on purpose: a history of events. What the last id says is compared.
 
 use std::collections::HashMap;
 use std::io;
@@ -53,6 +54,12 @@ pub struct TooManyStreams;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Told {
     State(State),
+    /// And the event with this number of this process, but none after it.
+    Event {
+        state: State,
+        process: u64,
+        number: u64,
+    },
     /// An id of another server or of an unknown form: everything counts as changed.
     Unknown,
 }
@@ -137,7 +144,13 @@ impl Drop for Stream {
 impl Told {
     /// Reads a `Last-Event-ID`.
     pub fn parse(id: &str) -> Told {
-        id.split_once('-').and_then(|(state, _)| State::parse(state)).map_or(Told::Unknown, Told::State)
+        let Some((state, event)) = id.split_once('-') else { return Told::Unknown };
+        let Some(state) = State::parse(state) else { return Told::Unknown };
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        match event.split_once('.').map(|(process, count)| (number(process), number(count))) {
+            Some((Some(process), Some(number))) => Told::Event { state, process, number },
+            _ => Told::State(state),
+        }
     }
 }
 
@@ -153,9 +166,10 @@ impl EventIds {
         EventIds { process: u64::from_be_bytes(os::random_bytes::<8>()), count: AtomicU64::new(0) }
     }
 
-    /// A new id for a client that knows `state`.
-    pub fn next(&self, state: State) -> String {
-        format!("{state}-{:x}.{:x}", self.process, self.count.fetch_add(1, Ordering::Relaxed))
+    /// A new id for a client that knows `state`, and its number.
+    pub fn next(&self, state: State) -> (String, u64) {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        (format!("{state}-{:x}.{number:x}", self.process), number)
     }
 }
 
@@ -211,9 +225,10 @@ impl FanOut {
         if self.is_closed || self.streams >= STREAMS_MAX {
             return; // dropping the queue ends the stream
         }
-        let told = match told {
-            Told::State(state) => state,
-            Told::Unknown => self.state.all_different(),
+        let (told, last) = match told {
+            Told::Event { state, process, number } => (state, (process == self.ids.process).then_some(number)),
+            Told::State(state) => (state, None),
+            Told::Unknown => (self.state.all_different(), None),
         };
         let listener = self.sessions.entry(session).or_insert(Listener { told, streams: Vec::new() });
         listener.told = told;
@@ -222,11 +237,11 @@ impl FanOut {
             listener.streams.remove(0);
         }
         if told == self.state {
-            listener.send(sse::encode(Some(&self.ids.next(told)), b""));
+            listener.send(sse::encode(Some(&self.ids.next(told).0), b""));
         } else {
             listener.tell(self.state, &self.ids);
         }
-        let missed = self.subscriptions.listens(session);
+        let missed = self.subscriptions.listens(session, last);
         missed.iter().for_each(|uri| self.tell_updated(session, uri));
     }
 
@@ -257,12 +272,13 @@ impl FanOut {
     fn tell_updated(&mut self, session: u128, uri: &str) {
         let params = jsonrpc::to_bytes(&json!({"uri": uri}));
         let message = jsonrpc::notification("notifications/resources/updated", Some(&params));
-        let is_told = self.sessions.get_mut(&session).is_some_and(|listener| {
-            let id = self.ids.next(listener.told);
-            listener.send(sse::encode(Some(&id), &message))
+        let told = self.sessions.get_mut(&session).and_then(|listener| {
+            let (id, number) = self.ids.next(listener.told);
+            listener.send(sse::encode(Some(&id), &message)).then_some(number)
         });
-        if !is_told {
-            self.subscriptions.miss(session, uri);
+        match told {
+            Some(number) => self.subscriptions.told(session, uri, number),
+            None => self.subscriptions.miss(session, uri),
         }
     }
 }
@@ -273,7 +289,7 @@ impl Listener {
         for (method, known) in changes(self.told, now) {
             self.told = known;
             let message = jsonrpc::notification(method, None);
-            self.send(sse::encode(Some(&ids.next(known)), &message));
+            self.send(sse::encode(Some(&ids.next(known).0), &message));
         }
     }
 
@@ -354,7 +370,7 @@ mod tests {
         let primed = next(&first);
         assert!(primed.ends_with("data: \n\n"), "{primed}");
         let id = primed.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
-        assert_eq!(Told::parse(id), Told::State(A));
+        assert!(matches!(Told::parse(id), Told::Event { state: A, number: 0, .. }), "{id}");
         drop(first);
 
         hub.publish(B);
@@ -365,6 +381,36 @@ mod tests {
         let lost = hub.open(9, Told::parse("who knows")).unwrap();
         assert_eq!((0..3).map(|_| next(&lost)).filter(|event| event.contains("list_changed")).count(), 3);
         assert!(behind.events.is_empty() && same.events.is_empty() && lost.events.is_empty());
+    }
+
+    #[test]
+    fn what_was_told_to_a_client_that_had_left_is_told_again() {
+        let hub = Hub::start(A).unwrap();
+        for uri in ["a", "b"] {
+            hub.subscriptions.add(7, uri, Instant::now()).unwrap();
+        }
+        let id_of = |event: &str| event.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+        let first = hub.open(7, Told::State(A)).unwrap();
+        let primed = id_of(&next(&first));
+        hub.updated("a");
+        let heard = id_of(&next(&first));
+        hub.updated("b");
+        hub.updated("a");
+        hub.updated("c");
+        for (id, expected) in [(&heard, &["a", "b"][..]), (&primed, &["a", "b"]), (&format!("{A}-1.0"), &[])] {
+            let again = hub.open(7, Told::parse(id)).unwrap();
+            next(&again);
+            let mut told: Vec<String> = expected.iter().map(|_| next(&again)).collect();
+            for uri in expected {
+                assert!(told.iter().any(|event| event.contains(&format!(r#""uri":"{uri}""#))), "{id}: {told:?}");
+            }
+            hub.updated("b");
+            let last = next(&again);
+            assert!(last.contains(r#""uri":"b""#) && again.events.is_empty(), "{id}: {last}");
+            told.push(last);
+            let up_to_date = hub.open(7, Told::parse(&id_of(told.last().unwrap()))).unwrap();
+            assert!(next(&up_to_date).ends_with("data: \n\n") && up_to_date.events.is_empty());
+        }
     }
 
     #[test]

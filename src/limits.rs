@@ -241,8 +241,15 @@ pub const SKILL_FOLDER_DEPTH_MAX: usize = 3;
 /// Prompts, resources, and resource templates that one instance shows, of each. Beyond: left out with a warning.
 pub const PROMPTS_MAX: usize = 2000;
 pub const RESOURCES_MAX: usize = 2000;
-/// Bytes of a published list of one of these. Beyond: the further ones are left out with a warning.
-pub const OFFER_LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of the list of an instance's tools, and of its list of one of these: all together are published at once
+/// (`TOOL_LIST_BYTES_MAX`). Beyond: the further ones are left out with a warning.
+pub const TOOLS_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const OFFER_LIST_BYTES_MAX: usize = 1024 * 1024;
+/// Icons of one tool, prompt or resource: some sizes for a light and for a dark background. Beyond: the skill is skipped
+/// with a warning.
+pub const ICONS_MAX: usize = 8;
+/// Bytes of an icon's URI, which may hold the image itself; lists carry it with every item. Beyond: as above.
+pub const ICON_URI_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of a whole list of a gateway, which is not paged: most clients look at one page (docs/clients.md), and rmcp takes
 /// 16 MiB. Beyond: the last ones by type, instance and name are left out of the list; they can be called all the same.
 pub const LIST_BYTES_MAX: usize = RESULT_BYTES_MAX;
@@ -350,7 +357,10 @@ const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX * 3 <= u16::MAX as usize, "heads are indexed by 16 bits, bad UTF-8 grows by 3");
 const _: () = assert!(SCRIPT_OUTPUT_BYTES_MAX < BODY_BYTES_MAX, "a result must fit into a reply");
-const _: () = assert!(OFFER_LIST_BYTES_MAX < BODY_BYTES_MAX, "a list must fit into a reply");
+const _: () = assert!(
+    TOOLS_BYTES_MAX + 3 * OFFER_LIST_BYTES_MAX + 1024 <= TOOL_LIST_BYTES_MAX as usize,
+    "whatever an instance offers can be published"
+);
 const _: () = assert!(
     RESOURCE_BYTES_MAX / 3 * 4 + 64 * 1024 < RESULT_BYTES_MAX as u64,
     "a resource in Base64 must fit into a result"

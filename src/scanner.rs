@@ -62,11 +62,17 @@ struct Pace {
     pause: Duration,
     /// It was said already that a scan is overdue, and none has ended in time since.
     is_waited_for: bool,
+    /// The scan that ended was itself overdue, and nobody has waited for it: what it saw may not be in the lists yet.
+    is_news: bool,
 }
 
 impl Pace {
     fn has_slept(&self, now: Instant) -> bool {
-        !self.is_waited_for && now.saturating_duration_since(self.seen) > self.pause + SLEPT_AFTER
+        !self.is_waited_for && (self.is_news || self.is_overdue(now))
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.seen) > self.pause + SLEPT_AFTER
     }
 }
 
@@ -158,7 +164,7 @@ impl Shared {
             view: Mutex::new(Arc::new(View::unknown())),
             is_gateway: AtomicBool::new(false),
             started,
-            pace: Mutex::new(Pace { seen: started, pause: Duration::ZERO, is_waited_for: false }),
+            pace: Mutex::new(Pace { seen: started, pause: Duration::ZERO, is_waited_for: false, is_news: false }),
         }
     }
 
@@ -173,8 +179,9 @@ impl Shared {
     /// A scan that began then has ended, and the next is due after this pause.
     fn looked(&self, began: Instant, pause: Duration) {
         let mut pace = lock(&self.pace);
+        let is_news = !pace.is_waited_for && pace.is_overdue(began);
         let is_waited_for = pace.is_waited_for && began.elapsed() > SLEPT_AFTER;
-        *pace = Pace { seen: began, pause, is_waited_for };
+        *pace = Pace { seen: began, pause, is_waited_for, is_news };
     }
 }
 
@@ -389,7 +396,7 @@ mod tests {
     #[test]
     fn who_has_slept_is_told_once_and_a_slow_registry_is_no_sleep() {
         let start = Instant::now();
-        let pace = Pace { seen: start, pause: SCAN_EVERY, is_waited_for: false };
+        let pace = Pace { seen: start, pause: SCAN_EVERY, is_waited_for: false, is_news: false };
         let after = |pace: Pace, time: Duration| pace.has_slept(start + time);
         let late = SCAN_EVERY + SLEPT_AFTER + Duration::from_millis(1);
         assert!(!after(pace, SCAN_EVERY + SLEPT_AFTER) && after(pace, late));
@@ -412,6 +419,18 @@ mod tests {
         scanner.shared.looked(Instant::now(), SCAN_EVERY);
         std::thread::sleep(late);
         assert!(told(&scanner), "it was in time, and we have slept again");
+
+        scanner.shared.looked(Instant::now(), SCAN_EVERY);
+        assert!(!told(&scanner), "all is as usual");
+        std::thread::sleep(late);
+        scanner.shared.looked(Instant::now(), SCAN_EVERY);
+        assert!(told(&scanner) && !told(&scanner), "the scan came first, and the lists may not know of it");
+        scanner.shared.looked(Instant::now(), SCAN_EVERY);
+        assert!(!told(&scanner), "it was waited for");
+        std::thread::sleep(late);
+        scanner.shared.looked(Instant::now(), SCAN_EVERY);
+        scanner.shared.looked(Instant::now(), SCAN_EVERY);
+        assert!(!told(&scanner), "nobody asked until the next scan");
     }
 
     /// Every file operation of looking and removing fails in turn: the living stay listed, what is unknown stays where it is,

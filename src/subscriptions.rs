@@ -1,12 +1,13 @@
 //! Which session wants to hear when which resource changes (`resources/subscribe`).
 //!
 //! **Invariant**: what a session wants and cannot be told, since it has no stream at the moment, is kept for its next
-//! one. A session without a stream for long is forgotten.
+//! one; so is what it was told after the last event that it says it has heard. A session without a stream for long is
+//! forgotten.
 //! **Thread**: any; `sse-hub` alone says who has a stream.
 //! **Bounds**: `SUBSCRIPTIONS_MAX`, `SUBSCRIPTIONS_PER_SESSION_MAX`, `SUBSCRIBER_SILENT_MAX`.
 //! Left out on purpose: what a resource is; subscriptions at other processes, which a client makes anew.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,10 +22,13 @@ pub struct Subscriptions {
 #[derive(Debug, PartialEq)]
 pub struct TooMany;
 
+#[derive(Default)]
 struct Subscriber {
     uris: BTreeSet<Box<str>>,
     /// Changed, but not told yet.
     missed: BTreeSet<Box<str>>,
+    /// Told last by the event of this number, which may have gone to a stream that its client had left.
+    told: BTreeMap<Box<str>, u64>,
     /// Since when it was seen to have no stream.
     silent_since: Option<Instant>,
 }
@@ -33,7 +37,7 @@ impl Subscriptions {
     pub fn add(&self, session: u128, uri: &str, now: Instant) -> Result<(), TooMany> {
         let mut sessions = self.lock();
         let all: usize = sessions.values().map(|subscriber| subscriber.uris.len()).sum();
-        let new = || Subscriber { uris: BTreeSet::new(), missed: BTreeSet::new(), silent_since: Some(now) };
+        let new = || Subscriber { silent_since: Some(now), ..Subscriber::default() };
         if sessions.get(&session).is_some_and(|subscriber| subscriber.uris.contains(uri)) {
             return Ok(());
         }
@@ -50,6 +54,7 @@ impl Subscriptions {
         if let Some(subscriber) = sessions.get_mut(&session) {
             subscriber.uris.remove(uri);
             subscriber.missed.remove(uri);
+            subscriber.told.remove(uri);
         }
         sessions.retain(|_, subscriber| !subscriber.uris.is_empty());
     }
@@ -78,12 +83,22 @@ impl Subscriptions {
         }
     }
 
-    /// The session has a stream now; gives what it has missed.
-    pub fn listens(&self, session: u128) -> BTreeSet<Box<str>> {
+    /// The session was told of this change, by the event of this number.
+    pub fn told(&self, session: u128, uri: &str, number: u64) {
+        if let Some(subscriber) = self.lock().get_mut(&session).filter(|subscriber| subscriber.uris.contains(uri)) {
+            subscriber.told.insert(uri.into(), number);
+        }
+    }
+
+    /// The session has a stream now; gives what it has missed, and what came after the `last` event that it has heard.
+    pub fn listens(&self, session: u128, last: Option<u64>) -> BTreeSet<Box<str>> {
         let mut sessions = self.lock();
         let Some(subscriber) = sessions.get_mut(&session) else { return BTreeSet::new() };
         subscriber.silent_since = None;
-        std::mem::take(&mut subscriber.missed)
+        let mut missed = std::mem::take(&mut subscriber.missed);
+        let unheard = subscriber.told.iter().filter(|(_, number)| last.is_some_and(|last| **number > last));
+        missed.extend(unheard.map(|(uri, _)| uri.clone()));
+        missed
     }
 
     /// Forgets the sessions that did not listen for long. `is_listening` says who has a stream now.
@@ -114,8 +129,15 @@ mod tests {
         table.miss(1, "a");
         table.miss(2, "a");
         table.miss(3, "a");
-        assert_eq!(table.listens(1), BTreeSet::from(["a".into()]));
-        assert!(table.listens(1).is_empty() && table.listens(2).is_empty() && table.listens(3).is_empty());
+        assert_eq!(table.listens(1, None), BTreeSet::from(["a".into()]));
+        assert!([1, 2, 3].map(|session| table.listens(session, None)).iter().all(BTreeSet::is_empty));
+        table.told(1, "a", 5);
+        table.told(1, "b", 7);
+        table.told(1, "c", 9);
+        for (last, expected) in [(None, &[][..]), (Some(4), &["a", "b"]), (Some(5), &["b"]), (Some(7), &[])] {
+            let expected: BTreeSet<Box<str>> = expected.iter().copied().map(Box::from).collect();
+            assert_eq!(table.listens(1, last), expected, "{last:?}");
+        }
         table.remove(1, "b");
         table.end(2);
         assert_eq!(table.uris(), BTreeSet::from(["a".into()]));
@@ -128,7 +150,7 @@ mod tests {
             table.add(session, "a", start).expect("there is room");
         }
         let later = start + SUBSCRIBER_SILENT_MAX;
-        table.listens(1);
+        table.listens(1, None);
         table.forget_silent(later, |session| session == 3);
         let mut left = table.subscribers("a");
         left.sort_unstable();

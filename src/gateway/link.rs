@@ -120,7 +120,7 @@ impl Link {
     }
 
     /// The session for clients that offer this, opened if there is none yet. Two first calls may each open one; the
-    /// later is kept.
+    /// earlier is kept, since what was subscribed to in it is told on its stream alone.
     pub fn session(
         &self,
         client: ClientCapabilities,
@@ -139,8 +139,7 @@ impl Link {
             }
             Err(error) => return Err(error),
         };
-        *self.place(client) = Some(Arc::clone(&session));
-        Ok(session)
+        Ok(Arc::clone(self.place(client).get_or_insert(session)))
     }
 
     /// How the instance is spoken to in 2026-07-28, if it knows that; asked once.

@@ -349,6 +349,17 @@ impl EventStream {
         }
     }
 
+    /// Reads a stream up to its first id, and gives that.
+    #[track_caller]
+    pub fn settle(&mut self) -> String {
+        loop {
+            let event = self.next(PATIENCE).expect("a stream begins with an event that has an id");
+            if let Some(id) = event.id {
+                return id;
+            }
+        }
+    }
+
     /// Waits for `notifications/tools/list_changed` and gives the id of its event.
     #[track_caller]
     pub fn wait_list_changed(&mut self, limit: Duration) -> Option<String> {

@@ -97,7 +97,7 @@ fn a_session_of_one_replica_lists_calls_and_follows_at_the_other() {
         assert_eq!(at_a.tools(), at_b.tools(), "the same tools under the same names in the same order");
         assert_eq!(at_b.structured(&tool, json!({"text": revision})), json!({"text": revision}));
         let mut stream = at_b.stream(None);
-        settle(&mut stream);
+        stream.settle();
         bench.set_loaded("ask", true);
         assert_eq!(told(&mut stream), ["notifications/prompts/list_changed"], "{revision}");
         bench.set_loaded("ask", false);
@@ -109,7 +109,7 @@ fn a_stream_resumed_at_the_other_replica_tells_of_each_kind_that_changed_once() 
     let bench = Bench::start();
     let session = Session::open(bench.world.gateway_at(A), R11);
     let mut stream = session.stream(None);
-    let mut id = settle(&mut stream);
+    let mut id = stream.settle();
     drop(stream);
     let mut here = B;
     for (skill, kinds) in SKILLS.into_iter().chain([("", &[][..])]) {
@@ -140,7 +140,7 @@ fn a_client_moves_on_when_its_replica_is_killed() {
     let tool = format!("{}__probe_tools__echo", bench.instance.short());
     let session = Session::open(bench.world.gateway_at(A), R06);
     let mut stream = session.stream(None);
-    let id = settle(&mut stream);
+    let id = stream.settle();
     bench.replicas[0].kill_9();
     assert!(stream.has_ended(PATIENCE), "the stream ends with its process");
     let mut at_b = bench.moved(&session, B);
@@ -170,17 +170,6 @@ fn clients_may_go_to_and_fro_between_replicas() {
             });
         }
     });
-}
-
-/// Reads a stream up to its first id, and gives that.
-#[track_caller]
-fn settle(stream: &mut EventStream) -> String {
-    loop {
-        let event = stream.next(PATIENCE).expect("a stream begins with an event that has an id");
-        if let Some(id) = event.id {
-            return id;
-        }
-    }
 }
 
 /// All that a resumed stream tells until it is quiet, and the last id.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::{EventStream, R06, Session};
+use crate::client::{R06, Session};
 use crate::program::{Program, Start, World};
 use crate::skill;
 use crate::wait::{PATIENCE, promise, until, until_some};
@@ -20,7 +20,7 @@ fn list_changed_comes_when_the_new_tool_is_listed() {
         let (world, _gateway, instance) = gateway_and_instance();
         let mut session = Session::open(world.gateway(), R06);
         let mut stream = session.stream(None);
-        settle(&mut stream);
+        stream.settle();
         let mut direct = Session::open(instance.address, R06);
         let tool = format!("{}__probe_tools__echo", instance.short());
         assert!(!session.tool_names().contains(&tool), "the skill is not loaded yet");
@@ -70,7 +70,7 @@ fn every_session_gets_each_change_once_under_an_id_of_its_own() {
     let (world, _gateway, instance) = gateway_and_instance();
     let sessions: Vec<_> = (0..3).map(|_| Session::open(world.gateway(), R06)).collect();
     let mut streams: Vec<_> = sessions.iter().map(|session| session.stream(None)).collect();
-    let mut seen: Vec<HashSet<String>> = streams.iter_mut().map(|stream| HashSet::from([settle(stream)])).collect();
+    let mut seen: Vec<HashSet<String>> = streams.iter_mut().map(|stream| HashSet::from([stream.settle()])).collect();
     let mut direct = Session::open(instance.address, R06);
     for tool in ["load_skill", "unload_skill", "load_skill"] {
         direct.structured(tool, json!({"skill_name": "probe-tools"}));
@@ -91,7 +91,7 @@ fn a_client_that_was_away_is_told_once_by_any_process_if_something_changed() {
     world.wait_instances(3);
     let session = Session::open(world.gateway(), R06);
     let mut stream = session.stream(None);
-    let id = settle(&mut stream);
+    let id = stream.settle();
     drop(stream);
 
     let mut again = session.stream(Some(&id));
@@ -129,7 +129,7 @@ fn a_successor_knows_at_least_what_its_predecessor_told() {
         let standby = world.start(Start::new());
         world.wait_instances(3);
         let mut stream = session.stream(None);
-        settle(&mut stream);
+        stream.settle();
         // Each looks at the registry twice a second: now one is first, now the other.
         thread::sleep(Duration::from_millis(70) * round);
         let (tell, told) = std::sync::mpsc::channel();
@@ -158,7 +158,7 @@ fn the_same_state_has_the_same_id_on_another_process() {
     world.wait_instances(3);
     let session = Session::open(world.gateway(), R06);
     let mut stream = session.stream(None);
-    let id = settle(&mut stream);
+    let id = stream.settle();
     let before = session.beside().tool_names();
     gateway.kill_9();
     assert!(stream.has_ended(PATIENCE), "the stream ends with its process");
@@ -188,7 +188,7 @@ fn a_silent_stream_is_kept_open_by_comments() {
     let (world, _gateway, _instance) = gateway_and_instance();
     let session = Session::open(world.gateway(), R06);
     let mut stream = session.stream(None);
-    settle(&mut stream);
+    stream.settle();
     let event = stream.next(Duration::from_secs(20)).expect("a comment line at least every 15 s");
     assert!(event.comment.is_some(), "{event:?}");
 }
@@ -199,10 +199,10 @@ fn a_ninth_stream_of_a_session_closes_the_oldest() {
     let session = Session::open(world.gateway(), R06);
     let mut streams: Vec<_> = (0..8).map(|_| session.stream(None)).collect();
     for stream in &mut streams {
-        settle(stream);
+        stream.settle();
     }
     let mut ninth = session.stream(None);
-    settle(&mut ninth);
+    ninth.settle();
     assert!(streams[0].has_ended(PATIENCE), "the oldest makes room");
     assert!(!streams[7].has_ended(Duration::from_millis(300)), "the others stay");
 }
@@ -217,15 +217,4 @@ fn gateway_and_instance() -> (World, Program, Program) {
     let instance = world.start(Start::new().args(["--dcc", "maya", "--skill-paths", &skills]));
     world.wait_instances(2);
     (world, gateway, instance)
-}
-
-/// Reads a stream up to its first id, and gives that.
-#[track_caller]
-fn settle(stream: &mut EventStream) -> String {
-    loop {
-        let event = stream.next(PATIENCE).expect("a stream begins with an event that has an id");
-        if let Some(id) = event.id {
-            return id;
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! A client that follows the lists: it looks at a list again when it is told that it changed, and at no other time.
 //!
+//! It also subscribes to resources of its own, and must hear of no other's.
+//!
 //! When its stream breaks it comes back with the last event id; without a session there is none, so that it looks at
 //! all lists again. Whether it missed a change shows in what it has for the lists.
 
@@ -13,11 +15,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{EventStream, Polled};
-use crate::peer::{KINDS, Peer, View};
+use crate::peer::{Heard, KINDS, Peer, View};
 use crate::wait::PATIENCE;
 
 /// The id of every `subscriptions/listen`, which is the same in all clients on purpose.
 const LISTEN: u64 = 7;
+const UPDATED: &str = "notifications/resources/updated";
 const FOLLOWING: u8 = 0;
 const AWAY: u8 = 1;
 const GONE: u8 = 2;
@@ -29,6 +32,10 @@ pub struct Follower {
 
 struct Shared {
     peer: Peer,
+    /// The resources that it subscribes to.
+    own: BTreeSet<String>,
+    /// Those that it was told of.
+    updated: Mutex<BTreeSet<String>>,
     wanted: AtomicU8,
     /// Drop the stream and come back.
     comes_back: AtomicBool,
@@ -42,10 +49,12 @@ struct Shared {
 
 impl Follower {
     /// Begins to follow; what it has for the lists is from before its stream.
-    pub fn start(peer: Peer) -> Follower {
+    pub fn start(peer: Peer, own: BTreeSet<String>) -> Follower {
         let view = peer.view().expect("the lists of a gateway that nobody disturbs");
         let shared = Arc::new(Shared {
             peer,
+            own,
+            updated: Mutex::default(),
             wanted: AtomicU8::new(FOLLOWING),
             comes_back: AtomicBool::new(false),
             stands: AtomicBool::new(false),
@@ -87,6 +96,34 @@ impl Follower {
         *lock(&self.shared.told)
     }
 
+    /// Subscribes again to what may have been forgotten: a gateway knows nothing of subscriptions at another.
+    pub fn subscribe(&self) {
+        if self.shared.peer.is_stateless() {
+            return self.reopen();
+        }
+        for uri in &self.shared.own {
+            let params = json!({"uri": uri});
+            let message = json!({"jsonrpc": "2.0", "id": LISTEN, "method": "resources/subscribe", "params": params});
+            match self.shared.peer.ask(message, || false) {
+                Heard::All { status: 200, messages } if messages.len() == 1 && messages[0]["result"] == json!({}) => {}
+                other => self.shared.fault(format!("{uri} cannot be subscribed to: {other:?}")),
+            }
+        }
+    }
+
+    /// Those of its resources that it was not told of since the last `forget_updates`.
+    pub fn untold(&self) -> Vec<String> {
+        self.shared.own.difference(&lock(&self.shared.updated)).cloned().collect()
+    }
+
+    pub fn has_all_updates(&self) -> bool {
+        self.untold().is_empty()
+    }
+
+    pub fn forget_updates(&self) {
+        lock(&self.shared.updated).clear();
+    }
+
     pub fn take_faults(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.shared.faults))
     }
@@ -126,7 +163,8 @@ impl Shared {
         if !self.peer.is_stateless() {
             return self.peer.open_stream(last_event_id);
         }
-        let wanted = json!({"toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true});
+        let wanted = json!({"toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true,
+            "resourceSubscriptions": self.own});
         let params = json!({"notifications": wanted});
         self.peer.open(json!({"jsonrpc": "2.0", "id": LISTEN, "method": "subscriptions/listen", "params": params}))
     }
@@ -161,12 +199,16 @@ impl Shared {
             (0..KINDS.len()).for_each(|kind| self.look(kind));
             return self.stands.store(true, Ordering::SeqCst);
         }
+        let uri = message["params"]["uri"].as_str().unwrap_or_default();
         match KINDS.iter().position(|kind| method == format!("notifications/{kind}/list_changed")) {
             Some(kind) => {
                 self.look(kind);
                 lock(&self.told)[kind] += 1;
             }
             None if self.peer.is_stateless() && message["result"]["resultType"] == json!("complete") => {}
+            None if method == UPDATED && self.own.contains(uri) => {
+                lock(&self.updated).insert(uri.to_owned());
+            }
             None => self.fault(format!("a message that has no place on this stream: {message}")),
         }
     }

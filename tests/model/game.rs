@@ -2,20 +2,21 @@
 //! end of each.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::Dice;
+use crate::asks::Asking;
 use crate::calls::{Call, Kill};
 use crate::client::{R03, R06, R11, Session};
-use crate::folder::write;
 use crate::follower::Follower;
+use crate::listings::Listing;
+use crate::notes::{self, Notes};
 use crate::peer::{KINDS, Peer, STATELESS, View};
 use crate::program::{Program, Start, World, fresh_id};
-use crate::skill::script;
+use crate::skills::{EXTRAS, write_skills};
 use crate::wait::{PATIENCE, print};
 
 const ROUNDS: usize = 4;
@@ -25,48 +26,11 @@ const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Time in which a notification that must not come would have come.
 const QUIET: Duration = Duration::from_millis(700);
 
-/// Tells and answers what it was given.
-const WORK: &str = r#"#!/bin/sh
-while [ $# -gt 1 ]; do
-  case $1 in --token) token=$2 ;; --steps) steps=$2 ;; --pause) pause=$2 ;; esac
-  shift 2
-done
-printf '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"%s"}}\n' "$token"
-step=0
-while [ $step -lt "$steps" ]; do
-  step=$((step + 1))
-  printf '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":%d,"message":"%s"}}\n' $step "$token"
-  sleep "$pause"
-done
-printf '{"token":"%s"}\n' "$token"
-"#;
-
-const NOTES: &str = r#"---
-name: notes
-description: Not loaded at first
-tools: []
-prompts:
-  - {name: ask, description: Asks, template: "Well?"}
-resources:
-  - {uri: "notes://one", name: one, mime_type: text/plain, text: "One."}
----
-"#;
-
-/// Skills that are loaded and unloaded, and the kinds of lists that this changes.
-const EXTRAS: [(&str, &[usize]); 2] = [("extra", &[0]), ("notes", &[1, 2])];
-
 struct Instance {
     id: String,
     dcc: &'static str,
     program: Option<Program>,
     has: [bool; 2],
-}
-
-/// A list that a client asked for while things happened.
-struct Listing {
-    instances: Vec<usize>,
-    asked: Instant,
-    thread: JoinHandle<(Result<BTreeSet<String>, String>, Instant)>,
 }
 
 pub struct Game {
@@ -78,6 +42,8 @@ pub struct Game {
     followers: Vec<Follower>,
     next_id: [u64; 4],
     calls: Vec<Call>,
+    askings: Vec<Asking>,
+    notes: Notes,
     listings: Vec<Listing>,
     kills: Vec<Kill>,
     /// Changes of this round, of each kind; only counted where it is calm.
@@ -90,6 +56,7 @@ impl Game {
     pub fn new(seed: u64) -> Game {
         let world = World::new();
         write_skills(&world.skills());
+        let notes = Notes::new(&world.skills().join("work/resources"), 4);
         let instances = ["maya", "blender", "houdini"]
             .map(|dcc| Instance { id: fresh_id(), dcc, program: None, has: [false; 2] })
             .into();
@@ -102,6 +69,8 @@ impl Game {
             followers: Vec::new(),
             next_id: [0; 4],
             calls: Vec::new(),
+            askings: Vec::new(),
+            notes,
             listings: Vec::new(),
             kills: Vec::new(),
             changes: [0; 3],
@@ -117,7 +86,9 @@ impl Game {
             .enumerate()
             .map(|(number, revision)| Peer::connect(number, revision, game.world.gateway()).expect("a session"))
             .collect();
-        game.followers = game.peers.iter().cloned().map(Follower::start).collect();
+        let ids: Vec<String> = game.instances.iter().map(|instance| instance.id.clone()).collect();
+        let follow = |peer: &Peer| Follower::start(peer.clone(), notes::uris(peer.number, &ids));
+        game.followers = game.peers.iter().map(follow).collect();
         game
     }
 
@@ -148,12 +119,20 @@ impl Game {
         let told: Vec<[usize; 3]> = self.followers.iter().map(Follower::told).collect();
         (self.kills, self.changes, self.next_id) = (Vec::new(), [0; 3], [0; 4]);
         let away = self.dice.below(self.peers.len());
+        self.faults.extend(self.notes.begin(&self.followers));
         self.followers[away].go_away();
+        self.notes.change(away);
         let mut reopened = BTreeSet::new();
         for _ in 0..ORDERS {
             thread::sleep(Duration::from_millis(self.dice.below(25) as u64));
             match self.dice.below(if is_calm { 84 } else { 100 }) {
-                0..45 => self.call(),
+                0..31 => self.call(),
+                31..40 => self.ask(),
+                40..45 => {
+                    let peer = self.dice.below(self.peers.len());
+                    self.trail.push(format!("the note of {peer} changes"));
+                    self.notes.change(peer);
+                }
                 45..60 => self.list(),
                 60..70 => self.cancel(),
                 70..76 => {
@@ -171,8 +150,39 @@ impl Game {
         self.check_followers(&truth);
         if is_calm {
             self.check_counts(&told, away, &reopened);
+            self.check_notes(away, &reopened);
         }
         self.check_return(away, &before, &truth);
+        if is_calm && !self.peers[away].is_stateless() {
+            self.faults.extend(self.notes.check(away, &self.followers[away]));
+        }
+        if !is_calm {
+            self.faults.extend(self.notes.check_all_anew(&self.followers));
+        }
+        self.faults.extend(self.followers.iter().flat_map(Follower::take_faults));
+    }
+
+    /// Where it was calm, everybody was told of its own note if it changed.
+    fn check_notes(&mut self, away: usize, reopened: &BTreeSet<usize>) {
+        for (number, follower) in self.followers.iter().enumerate() {
+            let may_have_missed = self.peers[number].is_stateless() && reopened.contains(&number);
+            if number != away && !may_have_missed {
+                self.faults.extend(self.notes.check(number, follower));
+            }
+        }
+    }
+
+    /// A call that asks its client, where another client may try to answer.
+    fn ask(&mut self) {
+        let (peer, target) = (self.dice.below(self.peers.len()), self.dice.below(self.instances.len()));
+        let thief = self.dice.below(self.peers.len());
+        self.next_id[peer] += 2;
+        let ids = [self.next_id[peer] - 1, self.next_id[peer]];
+        self.trail.push(format!("{peer} is asked by {target} in {}", ids[0]));
+        let tool = self.tool(target, "ask");
+        let is_thief = thief != peer && !self.peers[thief].is_stateless();
+        let thief = is_thief.then(|| self.peers[thief].clone());
+        self.askings.push(Asking::start(&self.peers[peer], ids, (target, tool), thief));
     }
 
     fn call(&mut self) {
@@ -181,8 +191,13 @@ impl Game {
         self.next_id[peer] += 1;
         let id = self.next_id[peer];
         self.trail.push(format!("{peer} calls {target} as {id}"));
-        let tool = format!("{}__work__run", &self.instances[target].id[..8]);
+        let tool = self.tool(target, "run");
         self.calls.push(Call::start(&self.peers[peer], id, (target, tool), steps, wants_progress));
+    }
+
+    /// A tool of the skill that is always loaded, as the gateway calls it.
+    fn tool(&self, at: usize, name: &str) -> String {
+        format!("{}__work__{name}", &self.instances[at].id[..8])
     }
 
     fn list(&mut self) {
@@ -190,12 +205,9 @@ impl Game {
         self.next_id[peer] += 1;
         let id = self.next_id[peer];
         self.trail.push(format!("{peer} lists"));
-        let asking = self.peers[peer].clone();
         let killed: Vec<usize> = self.kills.iter().map(|kill| kill.instance).collect();
         let instances = (0..self.instances.len()).filter(|instance| !killed.contains(instance)).collect();
-        let asked = Instant::now();
-        let thread = thread::spawn(move || (asking.list(0, id), Instant::now()));
-        self.listings.push(Listing { instances, asked, thread });
+        self.listings.push(Listing::start(&self.peers[peer], id, instances));
     }
 
     fn cancel(&mut self) {
@@ -285,25 +297,15 @@ impl Game {
         (0..self.instances.len()).for_each(|_| self.restart());
         let truth = self.wait_all_listed();
         let kills = std::mem::take(&mut self.kills);
+        let tools: Vec<String> = (0..self.instances.len()).map(|at| self.tool(at, "run")).collect();
         for call in std::mem::take(&mut self.calls) {
             self.faults.extend(call.judge(&kills).err());
         }
-        for Listing { instances, asked, thread } in std::mem::take(&mut self.listings) {
-            let (list, end) = thread.join().expect("the thread of a list does not panic");
-            match list {
-                Ok(list) => {
-                    // Whoever has not been killed is on every list, also on the first one of a new gateway.
-                    let died = |at: usize| kills.iter().any(|kill| kill.instance == at && kill.at <= end);
-                    for at in instances.into_iter().filter(|at| !died(*at)) {
-                        let tool = format!("{}__work__run", &self.instances[at].id[..8]);
-                        if !list.contains(&tool) {
-                            self.faults.push(format!("a list without the tools of {at}: {list:?}"));
-                        }
-                    }
-                }
-                Err(_) if kills.iter().any(|kill| kill.may_break(asked, end)) => {}
-                Err(error) => self.faults.push(format!("a list was not answered, and its gateway lived: {error}")),
-            }
+        for asking in std::mem::take(&mut self.askings) {
+            self.faults.extend(asking.judge(&kills).err());
+        }
+        for listing in std::mem::take(&mut self.listings) {
+            self.faults.extend(listing.judge(&kills, &tools).err());
         }
         truth
     }
@@ -382,24 +384,11 @@ impl Instance {
     }
 }
 
-fn write_skills(skills: &Path) {
-    let tool = |name: &str, tool: &str| {
-        format!(
-            "---\nname: {name}\ndescription: The skill {name}\ntools:\n  - {{name: {tool}, source_file: scripts/{tool}.sh}}\n---\n"
-        )
-    };
-    write(&skills.join("work/SKILL.md"), tool("work", "run"));
-    script(&skills.join("work/scripts/run.sh"), WORK);
-    write(&skills.join("extra/SKILL.md"), tool("extra", "more"));
-    script(&skills.join("extra/scripts/more.sh"), "#!/bin/sh\ncat\n");
-    write(&skills.join("notes/SKILL.md"), NOTES);
-}
-
 fn difference(now: [usize; 3], before: [usize; 3]) -> [usize; 3] {
     [0, 1, 2].map(|kind| now[kind] - before[kind])
 }
 
-fn holds_by(end: Instant, condition: impl Fn() -> bool) -> bool {
+pub fn holds_by(end: Instant, condition: impl Fn() -> bool) -> bool {
     loop {
         if condition() {
             return true;

@@ -3,7 +3,8 @@
 //!
 //! What must hold, whatever the order: every request gets one answer, or its connection breaks because the gateway was
 //! killed; no message reaches another client than the one it is for, although ids and progress tokens are the same in
-//! all; each follower of the lists ends up with the lists as they are; one that was away is told once of what changed
+//! all; what a script asks is answered by the client of its call and by nobody else; a change of a resource is told to who
+//! subscribed to it and to nobody else; each follower of the lists ends up with the lists as they are; one that was away is told once of what changed
 //! and of nothing else. `SEED=7 make model` replays a seed, `SEEDS=100 make model` plays so many.
 //!
 //! **Bounds**: seeds are played two at a time; every wait has a deadline.
@@ -24,10 +25,14 @@ mod skill;
 #[allow(dead_code, reason = "made for the tests of tests/it")]
 mod wait;
 
+mod asks;
 mod calls;
 mod follower;
 mod game;
+mod listings;
+mod notes;
 mod peer;
+mod skills;
 
 use std::env;
 use std::sync::Mutex;

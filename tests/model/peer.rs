@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{ACCEPT_BOTH, EventStream, Polled, initialize_params};
+use crate::client::{ACCEPT_BOTH, EventStream, Polled, R03, initialize_params};
 use crate::wait::PATIENCE;
 
 pub const STATELESS: &str = "2026-07-28";
@@ -51,7 +51,10 @@ impl Peer {
             return Ok(peer);
         }
         let headers = [("Accept", ACCEPT_BOTH), ("Content-Type", "application/json")];
-        let params = initialize_params(revision);
+        let mut params = initialize_params(revision);
+        if peer.can_be_asked() {
+            params["capabilities"] = json!({"elicitation": {}});
+        }
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}).to_string();
         let answered = EventStream::open(address, "POST", "/mcp", &headers, Some(hello.as_bytes()));
         let reply = answered.map_err(|error| error.to_string())?;
@@ -63,6 +66,11 @@ impl Peer {
         self.session.is_empty()
     }
 
+    /// Elicitation came with 2025-06-18.
+    pub fn can_be_asked(&self) -> bool {
+        self.revision != R03
+    }
+
     /// Sends a message and reads the head of the reply.
     pub fn open(&self, mut message: Value) -> io::Result<EventStream> {
         let method = message["method"].as_str().unwrap_or_default().to_owned();
@@ -71,7 +79,7 @@ impl Peer {
         headers.push(("MCP-Protocol-Version", &self.revision));
         if self.is_stateless() {
             message["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(STATELESS);
-            message["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
+            message["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
             headers.push(("Mcp-Method", &method));
             headers.extend((!name.is_empty()).then_some(("Mcp-Name", name.as_str())));
         } else {
@@ -90,6 +98,11 @@ impl Peer {
 
     /// Sends a message and reads everything that comes back, unless `leave` says that the client goes away.
     pub fn ask(&self, message: Value, leave: impl Fn() -> bool) -> Heard {
+        self.ask_hearing(message, leave, |_| {})
+    }
+
+    /// The same, where each message of a stream is heard when it comes.
+    pub fn ask_hearing(&self, message: Value, leave: impl Fn() -> bool, mut hear: impl FnMut(&Value)) -> Heard {
         let mut stream = match self.open(message) {
             Ok(stream) => stream,
             Err(error) => return Heard::Broken(error.to_string()),
@@ -108,8 +121,11 @@ impl Peer {
         loop {
             match stream.poll(Duration::from_millis(20)) {
                 Polled::Event(event) => {
-                    let data = event.data.filter(|data| !data.is_empty());
-                    messages.extend(data.map(|data| serde_json::from_str(&data).unwrap_or(Value::String(data))));
+                    if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+                        let message = serde_json::from_str(&data).unwrap_or(Value::String(data));
+                        hear(&message);
+                        messages.push(message);
+                    }
                 }
                 Polled::End => return Heard::All { status: stream.status, messages },
                 Polled::Silence if leave() => return Heard::Left(messages),
