@@ -93,7 +93,7 @@ impl Facts for Truth<'_> {
         false
     }
 
-    fn port_answers(&self, _: &str, port: u16) -> Option<bool> {
+    fn port_answers(&self, _: &str, port: u16, _: Instant) -> Option<bool> {
         let is_there = self.chance.borrow_mut().below(2) == 0;
         is_there.then(|| !self.is_cut && self.alive.iter().any(|(_, open, is_reached)| *open == port && *is_reached))
     }

@@ -34,7 +34,7 @@ impl Facts for World {
         host == "127.0.0.1"
     }
 
-    fn port_answers(&self, _: &str, port: u16) -> Option<bool> {
+    fn port_answers(&self, _: &str, port: u16, _: Instant) -> Option<bool> {
         self.ports.borrow().get(&port).copied()
     }
 

@@ -173,7 +173,8 @@ impl Track {
     fn port(&mut self, entry: &Entry, now: Instant, facts: &dyn Facts) -> Option<bool> {
         let is_old = |(_, asked): (bool, Instant)| now.saturating_duration_since(asked) >= PORT_ASKED_EVERY;
         if self.port.is_none_or(is_old) {
-            self.port = facts.port_answers(&entry.host, entry.port).map(|answer| (answer, now)).or(self.port);
+            let answer = facts.port_answers(&entry.host, entry.port, self.instance.beat_seen);
+            self.port = answer.map(|answer| (answer, now)).or(self.port);
         }
         self.port.map(|(answer, _)| answer)
     }

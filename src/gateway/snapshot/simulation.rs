@@ -43,7 +43,7 @@ impl Facts for Nowhere {
         false
     }
 
-    fn port_answers(&self, _: &str, _: u16) -> Option<bool> {
+    fn port_answers(&self, _: &str, _: u16, _: Instant) -> Option<bool> {
         None
     }
 
