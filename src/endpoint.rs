@@ -147,10 +147,10 @@ impl Endpoint {
             }
             other => {
                 return match self.session(request) {
-                    Ok(session) => {
-                        self.take(session, &other);
-                        exchange.respond(202, headers, &[])
-                    }
+                    Ok(session) => match self.take(session, &other) {
+                        Ok(()) => exchange.respond(202, headers, &[]),
+                        Err(error) => respond_refused(exchange, headers, None, &Refused(400, error)),
+                    },
                     Err(refused) => respond_refused(exchange, headers, None, &refused),
                 };
             }
@@ -253,16 +253,23 @@ impl Endpoint {
     }
 
     /// Takes a notification, or the answer to a question.
-    fn take(&self, session: Session, message: &Message<'_>) {
+    fn take(&self, session: Session, message: &Message<'_>) -> Result<(), ErrorObject> {
         match message {
             Message::Notification { method, params: Some(params) } if method == "notifications/cancelled" => {
                 if let Ok(params) = serde_json::from_str::<CancelledParams<'_>>(params.get()) {
                     self.calls.cancel(session.key, params.request_id.get());
                 }
             }
-            Message::Response { id, result } => self.asking.answer(session.key, id.text(), *result),
+            Message::Response { id, result } => {
+                // The question stays open: whoever asked could make nothing of it.
+                if !result.unwrap_or_else(|error| error).get().starts_with('{') {
+                    return Err(ErrorObject::new(INVALID_REQUEST, "a result or an error must be an object"));
+                }
+                self.asking.answer(session.key, id.text(), *result);
+            }
             Message::Notification { .. } | Message::Request { .. } => {}
         }
+        Ok(())
     }
 
     fn resumption(&self, session: Session) -> Resumption<'_> {

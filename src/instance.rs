@@ -259,7 +259,7 @@ fn arguments(call: &Call<'_>) -> Result<Map<String, Value>, ErrorObject> {
 fn completed(call: &Call<'_>) -> Result<CompleteArgument, ErrorObject> {
     let params: CompleteParams<'_> = serde_json::from_str(call.params)
         .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))?;
-    Ok(params.argument)
+    Ok(params.argument.0)
 }
 
 fn completion(values: Vec<String>) -> Vec<u8> {

@@ -140,6 +140,10 @@ pub fn parse(bytes: &[u8]) -> Result<Body<'_>, ErrorObject> {
 /// Reads one message.
 pub fn parse_one(text: &str) -> Result<Message<'_>, ErrorObject> {
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(parse_error)?;
+    // A struct would be read from an array too, by the places of its values.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(ErrorObject::new(INVALID_REQUEST, "a message must be an object"));
+    }
     // A `RawValue` of any depth is read without a stack; whoever gets it next may need one.
     if json::is_deeper_than(text, JSON_DEPTH_MAX) {
         let message = format!("a message must not be nested deeper than {JSON_DEPTH_MAX} levels");
@@ -245,6 +249,7 @@ mod tests {
             (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, "-32600"),
             (r#"{"id":1,"method":"ping"}"#, "-32600"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#, "-32600"),
+            (r#"[["2.0",1,"ping",null,null,null]]"#, "batch 1"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#, "-32600"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, "-32600"),
             ("{", "-32700"),
@@ -263,6 +268,8 @@ mod tests {
         assert_eq!(nested(JSON_DEPTH_MAX - 2), "notification a");
         assert_eq!(nested(JSON_DEPTH_MAX - 1), "-32600");
         assert_eq!(kind(&"[".repeat(100_000)), "-32700");
+        let by_place = parse_one(r#" ["2.0",1,"ping",null,null,null]"#).map(|_| ()).map_err(|error| error.code);
+        assert_eq!(by_place, Err(-32600));
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Endpoint {
                     let answer = self.answer(session, id, &method, params, &mut outlet);
                     answers.extend(response(id, &answer).map(|parts| parts.concat()));
                 }
-                Ok(other) => self.take(session, &other),
+                Ok(other) => answers.extend(self.take(session, &other).err().map(|error| jsonrpc::error(None, &error))),
                 Err(error) => answers.push(jsonrpc::error(None, &error)),
             }
         }

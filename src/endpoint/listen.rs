@@ -20,7 +20,7 @@ use crate::http::sse;
 use crate::hub::{Hub, Told};
 use crate::jsonrpc::{self, Message, RequestId};
 use crate::limits::{FAN_OUT_TIME_MAX, SSE_COMMENT_EVERY, SUBSCRIPTIONS_PER_SESSION_MAX};
-use crate::mcp::params::SubscribeParams;
+use crate::mcp::params::{Object, SubscribeParams};
 use crate::os;
 
 const SUBSCRIPTION_KEY: &str = "io.modelcontextprotocol/subscriptionId";
@@ -28,7 +28,7 @@ const UPDATED: &str = "notifications/resources/updated";
 
 #[derive(Deserialize)]
 struct ListenParams {
-    notifications: Filter,
+    notifications: Object<Filter>,
 }
 
 /// What a listener asks for. Only kinds that are offered are honoured.
@@ -87,7 +87,7 @@ impl Endpoint {
         id: RequestId<'_>,
         params: Option<&RawValue>,
     ) -> io::Result<()> {
-        let ListenParams { notifications } = match read(params) {
+        let ListenParams { notifications: Object(notifications) } = match read(params) {
             Ok(params) => params,
             Err(error) => return respond_refused(exchange, headers, Some(id), &Refused(200, error)),
         };

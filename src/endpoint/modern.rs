@@ -28,6 +28,7 @@ use crate::http::server::Exchange;
 use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
+use crate::mcp::params::Object;
 use crate::mcp::{MODERN, RESOURCE_NOT_FOUND, Revision};
 
 const HEADER_MISMATCH: i32 = -32020;
@@ -58,7 +59,7 @@ struct Typed {
 #[derive(Deserialize)]
 struct WithMeta {
     #[serde(rename = "_meta")]
-    meta: Option<Meta>,
+    meta: Option<Object<Meta>>,
 }
 
 #[derive(Deserialize)]
@@ -225,7 +226,7 @@ fn supported_versions() -> Vec<&'static str> {
 
 fn meta(params: Option<&RawValue>) -> Result<Meta, ErrorObject> {
     let with_meta: WithMeta = read(params)?;
-    Ok(with_meta.meta.unwrap_or_default())
+    Ok(with_meta.meta.map(|Object(meta)| meta).unwrap_or_default())
 }
 
 /// A header value as it was meant: `=?base64?…?=` holds what a header cannot.

@@ -14,9 +14,14 @@ use crate::jsonrpc::ErrorObject;
 use crate::mcp::params::{CallMeta, CallToolParams, CompleteParams, ReadResourceParams, TaskIdParams};
 use crate::mcp::tasks::TaskUse;
 
-/// The params of a method as its type; missing params are an empty object.
+/// The params of a method, or their `_meta`, as its type; missing ones are an empty object.
 pub fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {
-    serde_json::from_str(params.map_or("{}", RawValue::get))
+    let text = params.map_or("{}", RawValue::get);
+    // As for `Object`, without reading it once more.
+    if !text.starts_with('{') {
+        return Err(ErrorObject::invalid_params("params and their \"_meta\" must be objects"));
+    }
+    serde_json::from_str(text)
         .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))
 }
 
@@ -35,7 +40,7 @@ pub fn read_call<'a>(
         }
         "completion/complete" => {
             let read: CompleteParams<'_> = read(params)?;
-            match (read.reference.name, read.reference.uri) {
+            match (read.reference.0.name, read.reference.0.uri) {
                 (Some(name), None) => (CallMethod::CompletePrompt, name, None, read.meta),
                 (None, Some(uri)) => (CallMethod::CompleteResource, uri, None, read.meta),
                 _ => return Err(ErrorObject::invalid_params("\"ref\" must name a prompt or the URI of a template")),

@@ -13,7 +13,7 @@ use crate::endpoint::{Endpoint, params};
 use crate::hash::secret_mark;
 use crate::jsonrpc::ErrorObject;
 use crate::limits::FAN_OUT_TIME_MAX;
-use crate::mcp::params::{CallMeta, PaginatedParams};
+use crate::mcp::params::{CallMeta, Object, PaginatedParams};
 use crate::mcp::tasks::{EXTENSION, TaskParams, TaskUse, declares_extension};
 use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, Revision};
 use crate::session::Session;
@@ -24,11 +24,11 @@ impl Endpoint {
         #[derive(Deserialize)]
         struct WithMeta<'a> {
             #[serde(borrow, rename = "_meta")]
-            meta: Option<CallMeta<'a>>,
+            meta: Option<Object<CallMeta<'a>>>,
         }
         let WithMeta { meta } = params::read(params)?;
         let PaginatedParams { cursor } = params::read(params)?;
-        let owner = owner(session, meta.as_ref().and_then(|meta| meta.owner.as_deref()));
+        let owner = owner(session, meta.as_ref().and_then(|Object(meta)| meta.owner.as_deref()));
         self.service.list_tasks(&owner, cursor.as_deref(), Deadline::after(FAN_OUT_TIME_MAX))
     }
 }
@@ -39,10 +39,10 @@ pub fn core_use(session: Session, call: &Call<'_>) -> Result<TaskUse, ErrorObjec
         return Ok(TaskUse::Unknown);
     }
     let wrong = |error| ErrorObject::invalid_params(format!("\"task\" cannot be read: {error}"));
-    let task: Option<Option<TaskParams>> = call.task.map(serde_json::from_str).transpose().map_err(wrong)?;
+    let task: Option<Option<Object<TaskParams>>> = call.task.map(serde_json::from_str).transpose().map_err(wrong)?;
     let meta: Option<CallMeta<'_>> = call.meta.and_then(|meta| serde_json::from_str(meta).ok());
     let owner = owner(session, meta.as_ref().and_then(|meta| meta.owner.as_deref()));
-    Ok(TaskUse::Core { owner, wanted: task.flatten(), client: session.client })
+    Ok(TaskUse::Core { owner, wanted: task.flatten().map(|Object(task)| task), client: session.client })
 }
 
 /// What a request of 2026-07-28 says of tasks, by the capabilities of its client.

@@ -4,10 +4,24 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::mcp::{ClientCapabilities, LogLevel};
+
+/// What must be an object. A struct alone would be read from an array too, by the places of its values.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Object<T>, D::Error> {
+        let text = <&RawValue>::deserialize(input)?.get();
+        if !text.starts_with('{') {
+            return Err(D::Error::custom("an object is expected"));
+        }
+        serde_json::from_str(text).map(Object).map_err(D::Error::custom)
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,8 +71,8 @@ pub struct ReadResourceParams<'a> {
 #[derive(Deserialize)]
 pub struct CompleteParams<'a> {
     #[serde(borrow, rename = "ref")]
-    pub reference: Reference<'a>,
-    pub argument: CompleteArgument,
+    pub reference: Object<Reference<'a>>,
+    pub argument: Object<CompleteArgument>,
     #[serde(borrow, rename = "_meta")]
     pub meta: Option<&'a RawValue>,
 }

@@ -253,6 +253,12 @@ fn the_client_is_asked_and_its_answer_reaches_the_script() {
             assert_eq!((&question["method"], &question["params"]), (&json!(method), &params));
             let answer = json!({"action": "accept", "content": {"shot": "a\nb \u{e9}"}});
             let mut other = Session::open_answering(address, &path, R11);
+            for wrong in [json!({"result": 7}), json!({"result": [answer]}), json!({"error": "no"})] {
+                let mut message = json!({"jsonrpc": "2.0", "id": question["id"]});
+                message.as_object_mut().expect("an object").extend(wrong.as_object().expect("an object").clone());
+                let reply = session.beside().post(&message);
+                assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!(-32600)), "{message}");
+            }
             for (who, result) in [(&mut other, json!({"stolen": 1})), (&mut session.beside(), answer.clone())] {
                 let reply = who.post(&json!({"jsonrpc": "2.0", "id": question["id"], "result": result}));
                 assert_eq!((reply.status, reply.body.len()), (202, 0));

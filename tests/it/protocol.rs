@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{ACCEPT_BOTH, Connection, EventStream, R03, R06, R11, Reply, Session, initialize_params};
+use crate::client::{ACCEPT_BOTH, Connection, EventStream, MODERN, R03, R06, R11, Reply, Session, initialize_params};
 use crate::program::{Program, Start, World};
 use crate::skill;
 use crate::wait::PATIENCE;
@@ -375,6 +375,37 @@ fn missing_arguments_are_no_arguments() {
     let mut session = Session::open(world.gateway(), R06);
     let result = session.result("tools/call", json!({"name": "list_dcc_instances"}));
     assert_ne!(result["isError"], json!(true), "{result}");
+}
+
+/// They were read by the places of their values.
+#[test]
+fn an_array_is_no_object() {
+    let (world, instance) = gateway_with_instance();
+    for address in [world.gateway(), instance.address] {
+        let mut old = Session::open(address, R03);
+        let reply = old.post(&json!([["2.0", 1, "ping", null, null, null]]));
+        assert_eq!(reply.json()[0]["error"]["code"], json!(-32600), "{}", reply.text());
+        let mut session = Session::open(address, R11);
+        for (method, params) in [
+            ("tools/call", json!({"name": "list_skills", "_meta": [1, null, null]})),
+            ("tools/call", json!({"name": "list_skills", "task": [1000]})),
+            ("tasks/list", json!({"_meta": [1, null, null]})),
+            ("completion/complete", json!({"ref": [null, "n://x"], "argument": {"name": "a", "value": "b"}})),
+        ] {
+            assert_eq!(session.request(method, params.clone())["error"]["code"], json!(-32602), "{method} {params}");
+        }
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": [MODERN, {}]}});
+        let headers = [
+            ("Accept", ACCEPT_BOTH),
+            ("Content-Type", "application/json"),
+            ("MCP-Protocol-Version", MODERN),
+            ("Mcp-Method", "tools/list"),
+        ];
+        let mut connection = Connection::open(address).expect("a connection");
+        let body = body.to_string();
+        let reply = connection.request("POST", "/mcp", &headers, Some(body.as_bytes())).expect("a reply");
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!(-32602)), "{}", reply.text());
+    }
 }
 
 #[test]
