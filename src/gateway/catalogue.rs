@@ -154,7 +154,7 @@ struct Builder {
     out: Weak<Catalogue>,
     view: Option<Arc<View>>,
     hidden: Option<Hidden>,
-    /// The snapshot still shows the one that is hidden.
+    /// The snapshot is from before somebody was hidden, or shown again.
     is_stale: bool,
     known: HashMap<Key, Known>,
     complete: bool,
@@ -190,10 +190,9 @@ impl Work for Builder {
             Order::Fetched { key, offered } => self.take_fetched(&key, offered),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
             Order::Release => {
-                if self.is_stale {
-                    self.read_tools();
-                    self.rebuild();
-                }
+                // Whom the look has not shown is not there to be left out; a later life would be taken for it.
+                self.hidden.take_if(|hidden| hidden.life.is_none());
+                self.leave_out();
                 self.out.upgrade().inspect(|out| out.current.release());
                 return;
             }
@@ -206,12 +205,12 @@ impl Work for Builder {
         for known in self.known.values() {
             known.upstream.pool().close_stale();
         }
-        if self.hidden.as_ref().is_some_and(|hidden| hidden.until <= Instant::now()) {
+        if self.hidden.take_if(|hidden| hidden.until <= Instant::now()).is_some() {
             // The registry goes on saying that it lives.
-            self.hidden = None;
-            self.read_tools();
-            self.rebuild();
+            self.is_stale = true;
         }
+        // Also where the look does not come to an end.
+        self.leave_out();
         self.start_fetches();
         Duration::from_millis(500)
     }
@@ -238,6 +237,14 @@ impl Builder {
         self.hidden = Some(Hidden { instance_id, life: None, until: Instant::now() + DEATH_CONFIRMED_MAX });
         self.is_stale = true;
         self.find_hidden();
+    }
+
+    /// Puts a snapshot in place of one that shows who is hidden, or does not show who is no longer.
+    fn leave_out(&mut self) {
+        if self.is_stale {
+            self.read_tools();
+            self.rebuild();
+        }
     }
 
     /// A later life under the same id is shown.
@@ -373,6 +380,16 @@ mod tests {
         };
         assert_eq!(listed("new", &[&["old"], &["new", "old"]]), ["old"]);
         assert_eq!(listed("old", &[]), ["new"], "and one that is shown goes, with no view at all");
+        assert_eq!(listed("other", &[]), ["new", "old"], "nobody was to be seen");
+        catalogue.see(view(&["new", "old", "other"]));
+        assert_eq!(listed("none", &[]), ["new", "old", "other"], "it is another life");
+
+        catalogue.hold(Duration::from_secs(60), Some("new"));
+        let end = Instant::now() + DEATH_CONFIRMED_MAX;
+        while catalogue.now().members.len() == 3 {
+            assert!(Instant::now() < end, "it is left out, though the look does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         catalogue.stop();
     }
 }

@@ -16,6 +16,7 @@ use crate::logging::Quoted;
 use crate::registry::Instance;
 use crate::registry::store::Store;
 
+/// One instance.
 pub struct Known {
     pub upstream: Arc<Upstream>,
     pub pieces: Arc<Pieces>,
@@ -39,6 +40,7 @@ impl Known {
         Known { upstream, pieces: Arc::default(), revision: String::new(), answered: false, fetch: Fetch::NotNeeded }
     }
 
+    /// Takes what it has told, by whichever way.
     pub fn offers(&mut self, offered: Offered) {
         let instance = &self.upstream.instance;
         self.pieces = Arc::new(Pieces::of(instance, &offered.bounded(instance)));
