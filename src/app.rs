@@ -119,7 +119,7 @@ impl App {
         let heartbeat = parts::start_heartbeat(&config, &store, entry, address, &skills)?;
         let _ = slot.set(Arc::clone(&heartbeat));
         // What changed while the slot was empty was told to nobody.
-        parts::publish_tools(&heartbeat, &skills.offer());
+        heartbeat.set_tools(skills.offer().published()).map_err(|error| AppError::Register(error.to_string()))?;
 
         // The gateway, or its standby: what it would serve is kept ready all along.
         let gateway_hub = Hub::start(State::default()).map_err(AppError::Thread)?;

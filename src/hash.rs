@@ -1,9 +1,9 @@
-//! One hash that is the same in every build, on every machine: FNV-1a, 64 bits.
+//! Hashes that are the same in every build, on every machine: FNV-1a, 64 bits, and a faster one for long texts.
 //!
-//! It marks revisions of tool lists and tells long names apart; replicas of different versions compare it, so that
+//! They mark revisions of tool lists and tell long names apart; replicas of different versions compare them, so that
 //! the standard library's hasher, which promises no stable output, cannot serve.
 //! `secret_mark` is another matter: a keyed hash, for marks from which the key must not be told.
-//! Left out on purpose: any security of FNV. Nothing trusts it against somebody who chooses the input.
+//! Left out on purpose: any security of these two. Nothing trusts them against somebody who chooses the input.
 
 #[allow(deprecated, reason = "see `secret_mark`")]
 use std::hash::{Hasher, SipHasher};

@@ -122,7 +122,7 @@ pub const BATCH_MESSAGES_MAX: usize = 64;
 
 /// Bytes of one registry entry; ours are below 2 KiB. Beyond: skipped and counted.
 pub const ENTRY_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of one published tool list. Beyond: read, it is skipped and counted; our own is not published, and asked for.
+/// Bytes of one published tool list. Beyond: skipped and counted; ours are smaller (below).
 pub const TOOL_LIST_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Bytes of `services.json`, which holds the rows of every other adapter. Beyond: skipped and counted.
 pub const SERVICES_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -241,9 +241,10 @@ pub const SKILL_FOLDER_DEPTH_MAX: usize = 3;
 /// Prompts, resources, and resource templates that one instance shows, of each. Beyond: left out with a warning.
 pub const PROMPTS_MAX: usize = 2000;
 pub const RESOURCES_MAX: usize = 2000;
-/// Bytes of the list of an instance's tools, and of its list of one of these: all together are published at once
+/// Bytes of the list of an instance's tools: it is published together with the lists of those
 /// (`TOOL_LIST_BYTES_MAX`). Beyond: the further ones are left out with a warning.
 pub const TOOLS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of its list of prompts, of resources, or of templates. Beyond: as above.
 pub const OFFER_LIST_BYTES_MAX: usize = 1024 * 1024;
 /// Icons of one tool, prompt or resource: some sizes for a light and for a dark background. Beyond: the skill is skipped
 /// with a warning.

@@ -23,14 +23,12 @@ use crate::heartbeat::Heartbeat;
 use crate::http::server::{Server, bind};
 use crate::hub::Hub;
 use crate::instance::{InstanceService, InstanceSite, state_of};
-use crate::limits::{SETTLE_MAX, TOOL_LIST_BYTES_MAX};
-use crate::logging::Quoted;
-use crate::logging::{FileConfig, LogConfig};
+use crate::limits::SETTLE_MAX;
+use crate::logging::{FileConfig, LogConfig, Quoted};
 use crate::os;
 use crate::registry::entry::Entry;
-use crate::registry::store::{Store, StoreError};
+use crate::registry::store::Store;
 use crate::scanner::Scanner;
-use crate::skills::offer::Offer;
 use crate::skills::{OnChange, Skills, SkillsConfig};
 use crate::status::{Check, Status};
 
@@ -42,19 +40,12 @@ pub type HeartbeatSlot = Arc<OnceLock<Arc<Heartbeat>>>;
 pub fn publisher(slot: &HeartbeatSlot, hub: &Arc<Hub>) -> OnChange {
     let (slot, hub) = (Arc::clone(slot), Arc::clone(hub));
     Box::new(move |before, offer| {
-        slot.get().inspect(|heartbeat| publish_tools(heartbeat, offer));
+        if let Some(Err(error)) = slot.get().map(|heartbeat| heartbeat.set_tools(offer.published())) {
+            log::error!("event=tools_not_published error={}", Quoted(&error));
+        }
         hub.publish(state_of(offer));
         offer.resources.changed_since(&before.resources).iter().for_each(|uri| hub.updated(uri));
     })
-}
-
-/// Without a published list gateways ask us for our tools: slower, and as complete.
-pub fn publish_tools(heartbeat: &Heartbeat, offer: &Offer) {
-    let published = offer.published();
-    let bytes = published.len();
-    if let Err(error) = heartbeat.set_tools(published) {
-        log::warn!("event=tools_not_published bytes={bytes} limit={TOOL_LIST_BYTES_MAX} error={}", Quoted(&error));
-    }
 }
 
 pub fn start_skills(config: &Config, on_change: OnChange) -> Result<Skills, AppError> {
@@ -76,11 +67,8 @@ pub fn start_heartbeat(
 ) -> Result<Arc<Heartbeat>, AppError> {
     let register = |error: String| AppError::Register(error);
     let tools = skills.offer().published();
-    match store.publish_tools(&entry.instance_id, &tools) {
-        Ok(()) => entry.tools_revision = fnv64_hex(&tools),
-        Err(StoreError::TooLarge { .. }) => {}
-        Err(error) => return Err(register(error.to_string())),
-    }
+    store.publish_tools(&entry.instance_id, &tools).map_err(|error| register(error.to_string()))?;
+    entry.tools_revision = fnv64_hex(&tools);
     let probe = Box::new(move || probe::answers(address));
     let heartbeat = Heartbeat::start(store.clone(), entry, config.heartbeat_interval, probe);
     heartbeat.map(Arc::new).map_err(|error| register(error.to_string()))
