@@ -4,8 +4,8 @@
 //! What must hold, whatever the order: every request gets one answer, or its connection breaks because the gateway was
 //! killed; no message reaches another client than the one it is for, although ids and progress tokens are the same in
 //! all; what a script asks is answered by the client of its call and by nobody else; a change of a resource is told to who
-//! subscribed to it and to nobody else; each follower of the lists ends up with the lists as they are; one that was away is told once of what changed
-//! and of nothing else. `SEED=7 make model` replays a seed, `SEEDS=100 make model` plays so many.
+//! subscribed to it and to nobody else; each follower of the lists ends up with the lists as they are; one that was away is
+//! told once of what changed and of nothing else. `SEED=7 make model` replays a seed, `SEEDS=100 make model` plays so many.
 //!
 //! **Bounds**: seeds are played two at a time; every wait has a deadline.
 
