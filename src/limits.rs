@@ -193,6 +193,9 @@ pub const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 pub const SCAN_RETRY_MAX: Duration = Duration::from_secs(5);
 /// First pause before a heartbeat that could not be written is tried again; it doubles up to the heartbeat interval.
 pub const BEAT_RETRY_MIN: Duration = Duration::from_millis(500);
+/// Times that a file of the registry is written if it is gone before it is in its place. Each neighbour that clears away after
+/// a dead process of the same id may take it once, and many may do so at the same time. Beyond: the writing fails.
+pub const REPLACE_TRIES_MAX: u32 = 16;
 /// A heartbeat that takes longer to write than this shows that others cannot write theirs either, so that nobody's silence
 /// counts: a slow file system must not make the living stale.
 pub const BEAT_TIME_MAX: Duration = Duration::from_secs(2);

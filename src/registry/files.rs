@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::faults::step;
+use crate::limits::REPLACE_TRIES_MAX;
 
 /// What tells one version of a file from the next. A new version is another inode, as the old one is still in place
 /// while it is written.
@@ -141,10 +142,13 @@ pub fn folder_id(folder: &Path) -> io::Result<Option<FolderId>> {
 
 /// Puts a new version in the place of a file: written beside it, on disk, then renamed. A folder that is missing is made.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match replace_once(path, bytes) {
-        // Whoever clears away after a process that had our id, and died, has taken what it left half-written for this.
-        Err(error) if error.kind() == ErrorKind::NotFound => replace_once(path, bytes),
-        other => other,
+    let mut tries = 1;
+    loop {
+        match replace_once(path, bytes) {
+            // Whoever clears away after a process that had our id, and died, has taken what it left half-written for this.
+            Err(error) if error.kind() == ErrorKind::NotFound && tries < REPLACE_TRIES_MAX => tries += 1,
+            other => return other,
+        }
     }
 }
 
@@ -269,14 +273,31 @@ pub mod tests {
         assert_eq!(operations, 5, "create, write, sync, rename; that the folder is not synced does not matter");
     }
 
-    /// Found by tests/model: a process that was started again under a pinned id ended with "cannot register".
+    fn take_away(temporary: PathBuf, times: u32) {
+        faults::before("rename", move || {
+            fs::remove_file(&temporary).expect("it is being written");
+            if times > 1 {
+                take_away(temporary, times - 1);
+            }
+        });
+    }
+
+    /// Found by tests/model: a process that was started again under a pinned id ended with "cannot register"; found once more
+    /// by tests/chaos, where two of its neighbours cleared away after its former life at the same time.
     #[test]
     fn a_file_that_is_taken_away_while_it_is_written_is_written_again() {
         let folder = Folder::new();
         let path = folder.0.join("a.json");
-        let temporary = temporary_of(&path);
-        faults::before("rename", move || fs::remove_file(temporary).expect("it is being written"));
+        take_away(temporary_of(&path), REPLACE_TRIES_MAX - 1);
         replace(&path, b"new").expect("it is written again");
+        assert_eq!(fs::read(&path).expect("the file is there"), b"new");
+
+        take_away(temporary_of(&path), REPLACE_TRIES_MAX);
+        assert_eq!(
+            replace(&path, b"newer").map_err(|error| error.kind()),
+            Err(ErrorKind::NotFound),
+            "but not for ever"
+        );
         assert_eq!(fs::read(&path).expect("the file is there"), b"new");
     }
 
