@@ -1,12 +1,12 @@
 //! One instance as one observer sees it from scan to scan, and whether it lives: the rule that `registry.rs` tells.
 //!
 //! **Invariant**: pure; clock and world come in as arguments.
-//! **Bounds**: `PORT_ASKED_EVERY`.
+//! **Bounds**: `PORT_ASKED_EVERY`, `SILENT_PORT_ASKED_EVERY`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::limits::{FOREIGN_PID_GRACE, PORT_ASKED_EVERY};
+use crate::limits::{FOREIGN_PID_GRACE, PORT_ASKED_EVERY, SILENT_PORT_ASKED_EVERY};
 use crate::registry::entry::Entry;
 use crate::registry::facts::Facts;
 use crate::registry::foreign::Row;
@@ -171,7 +171,10 @@ impl Track {
 
     /// What is known of its port. An old answer holds until there is a new one.
     fn port(&mut self, entry: &Entry, now: Instant, facts: &dyn Facts) -> Option<bool> {
-        let is_old = |(_, asked): (bool, Instant)| now.saturating_duration_since(asked) >= PORT_ASKED_EVERY;
+        let is_old = |(answered, asked): (bool, Instant)| {
+            let every = if answered { PORT_ASKED_EVERY } else { SILENT_PORT_ASKED_EVERY };
+            now.saturating_duration_since(asked) >= every
+        };
         if self.port.is_none_or(is_old) {
             let answer = facts.port_answers(&entry.host, entry.port, self.instance.beat_seen);
             self.port = answer.map(|answer| (answer, now)).or(self.port);
