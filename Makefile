@@ -20,7 +20,7 @@ check: ## formatting, clippy with warnings denied, tests that need nothing insta
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory unit replay it
 
-test: check model tiny clients conformance faults ## installs whatever the tests need and runs them: what CI runs; chaos and packaging are run by hand
+test: check model tiny clients conformance faults chaos ## installs whatever the tests need and runs them: what CI runs; packaging is run by hand
 
 unit: ## tests beside the code
 	$(CARGO) test --locked --lib
@@ -65,7 +65,7 @@ faults: ## full, read-only, slow and failing folders, a host that is cut off, un
 	$(CARGO) build --locked --quiet --bins
 	$(PYTHON) tests/faults/run.py $(CASES)
 
-chaos: ## twenty instances, three gateways behind nginx, faults of all kinds for 100 s; needs root; SEED=n has a run again
+chaos: ## twenty instances, three gateways behind nginx, faults of all kinds for two minutes; needs root; SEED=n has a run again
 	$(CARGO) build --locked --quiet --bins
 	$(PYTHON) tests/chaos/run.py
 

@@ -21,6 +21,16 @@ PATIENCE = 20  # seconds
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
+PROBE_SKILL = """---
+name: probe-tools
+description: A tool for tests
+tools:
+  - name: echo
+    description: Gives its arguments back
+    source_file: scripts/echo.sh
+---
+"""
+
 
 def target():
     """The build folder of cargo."""
@@ -72,12 +82,12 @@ def build(*examples, features=(), folder=None):
     return folder / "release"
 
 
-def open_session(port):
-    """The session id that `initialize` gives."""
+def open_session(port, host="127.0.0.1", timeout=10):
+    """The session id that `initialize` gives, or nothing where it gives none."""
     params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tests", "version": "1"}}
     body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request("POST", "/mcp", body, headers)
         reply = connection.getresponse()
@@ -85,6 +95,20 @@ def open_session(port):
         return reply.headers["Mcp-Session-Id"]
     finally:
         connection.close()
+
+
+def write_probe_skill(skills):
+    """Puts a skill into this folder whose one tool gives its arguments back."""
+    scripts = skills / "probe-tools" / "scripts"
+    scripts.mkdir(parents=True)
+    (scripts.parent / "SKILL.md").write_text(PROBE_SKILL)
+    (scripts / "echo.sh").write_text("#!/bin/sh\ncat\n")
+    (scripts / "echo.sh").chmod(0o755)
+
+
+def probe_tool(instance):
+    """The name under which the gateway lists the tool of that skill of this instance."""
+    return f"{instance[:8]}__probe_tools__echo"
 
 
 def process_status(pid):
@@ -121,7 +145,7 @@ class World:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, *args, competes=True, **environment):
@@ -170,7 +194,7 @@ class World:
         """kill -9."""
         process = self.by_id.pop(instance)
         process.kill()
-        process.wait()
+        process.wait(PATIENCE)
 
     def log(self, instance):
         return (self.folder / f"{instance}.log").read_text(errors="replace")

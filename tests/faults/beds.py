@@ -6,26 +6,33 @@ script that needs it.
 
 import contextlib
 import ctypes.util
+import faulthandler
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from world import target, until  # noqa: E402
+from world import PATIENCE, target, until  # noqa: E402
+
+INSTALLING = 120  # seconds
+# In the environment of a script that has been started again in namespaces of its own.
+APART = "DCC_MCP_TEST_APART"
 
 
 def run(*words, check=True):
-    return subprocess.run([str(word) for word in words], check=check, capture_output=True, text=True)
+    return subprocess.run([str(word) for word in words], check=check, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def works(*words):
     """Whether a command can be run here, and runs well."""
     try:
-        return subprocess.run(words, capture_output=True, timeout=60).returncode == 0
+        return subprocess.run(words, capture_output=True, timeout=INSTALLING).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -36,8 +43,10 @@ def install(*packages):
         return
     for command in (["apt-get", "install", "-y", "-qq", *packages], ["apt-get", "update", "-qq"]) * 3:
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        if subprocess.run(command, capture_output=True, env=environment).returncode == 0 and command[1] == "install":
-            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(command, capture_output=True, env=environment, timeout=INSTALLING)
+            if done.returncode == 0 and command[1] == "install":
+                return
 
 
 def why_no_mounts():
@@ -66,7 +75,7 @@ def fuse_python():
         install("fuse", "libfuse2")
     python = target() / "faults" / "venv" / "bin" / "python"
     if not works(str(python), "-c", "import fuse"):
-        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], capture_output=True)
+        works(sys.executable, "-m", "venv", str(python.parents[1]))
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "fusepy==3.0.1"]
         any(works(*pip) for _ in range(3))
     return (python, None) if works(str(python), "-c", "import fuse") else (None, "fusepy or libfuse2 cannot be installed")
@@ -102,7 +111,7 @@ class Faulty:
         self.order()
         run("umount", "--lazy", self.mount, check=False)
         self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE)
 
     def order(self, *lines):
         beside = self.orders.with_suffix(".new")
@@ -110,17 +119,42 @@ class Faulty:
         beside.replace(self.orders)
 
 
-def apart(script):
-    """Runs the script again, in mount, network and pid namespaces of its own: whatever it makes or starts ends with it."""
-    if os.environ.get("DCC_MCP_TEST_APART"):
-        del os.environ["DCC_MCP_TEST_APART"]
+def apart(script, limit):
+    """Runs the script again, in mount, network and pid namespaces of its own: whatever it makes or starts ends with it, and
+    it ends itself after `limit` seconds at the latest, which counts as failed. Where it was shortly before, is then told."""
+    if os.environ.pop(APART, None):
         run("ip", "link", "set", "lo", "up")
         pathlib.Path("/run/netns").mkdir(exist_ok=True)
         run("mount", "-t", "tmpfs", "faults", "/run/netns")
+        faulthandler.dump_traceback_later(limit * 0.95)
         return
-    os.environ["DCC_MCP_TEST_APART"] = "yes"
     spaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.execvp("unshare", ["unshare", *spaces, sys.executable, script, *sys.argv[1:]])
+    with tempfile.TemporaryDirectory(prefix="dcc-mcp-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        environment = os.environ | {APART: "yes", "TMPDIR": folder, "PYTHONUNBUFFERED": "1"}
+        # With the death signal nothing is left over either when this process is killed.
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", *spaces, sys.executable, script, *sys.argv[1:]]
+        process = subprocess.Popen(command, env=environment)
+        try:
+            sys.exit(process.wait(limit))
+        except subprocess.TimeoutExpired:
+            name = pathlib.Path(script).resolve().parent.name
+            print(f"not ended after {limit} s, and stopped by its watchdog\n{name}: 0 passed, 1 failed")
+            sys.exit(1)
+        finally:
+            end_space(process)
+
+
+def end_space(holder):
+    """Ends a pid namespace with all that runs there. `holder` is the `unshare --fork` that made it: it ends once the first
+    process has, which takes all others along."""
+    first = child_of(holder.pid)
+    with contextlib.suppress(ProcessLookupError):
+        if first:
+            os.kill(first, signal.SIGKILL)
+        else:
+            holder.kill()
+    holder.wait(PATIENCE)
 
 
 class Hosts:
@@ -155,16 +189,18 @@ class Hosts:
         return words + (["unshare", "--pid", "--fork", "--kill-child"] if own_pids else [])
 
     @contextlib.contextmanager
-    def processes(self, name):
-        """Makes a pid namespace for that host; gives the words before a command that make it run there. All that runs there
-        ends with it."""
-        holder = subprocess.Popen(["ip", "netns", "exec", name, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
-                                   "sleep", "infinity"])  # fmt: skip
+    def machine(self, name, *words):
+        """Runs this as the first process of a pid namespace on that host. All that runs there ends with it, and it has to end
+        when its input does."""
+        command = [*self.inside(name, own_pids=True), "--mount-proc", *map(str, words)]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
-            yield ["nsenter", "--target", str(until("the host is up", lambda: child_of(holder.pid))), "--pid", "--net", "--mount"]
+            yield holder
         finally:
-            holder.kill()
-            holder.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
+                holder.stdin.close()
+                holder.wait(PATIENCE)
+            end_space(holder)
 
     def link(self, name, up):
         run("ip", "link", "set", f"p-{name}", "up" if up else "down")
@@ -174,7 +210,7 @@ def child_of(pid):
     """The process that a process has started, or nothing while there is none."""
     try:
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return int(children[0]) if children else None
 

@@ -25,20 +25,12 @@ sys.path.insert(0, str(HERE))
 import beds  # noqa: E402
 from beds import Faulty, Hosts, run, seconds_until, tmpfs  # noqa: E402
 from watch import Client, Watch  # noqa: E402
-from world import PATIENCE, World, get, target, until  # noqa: E402
+from world import PATIENCE, World, get, probe_tool, target, until, write_probe_skill  # noqa: E402
 
 STALE, BEAT = 6, 1  # seconds
 TIMES = ["--stale-timeout", str(STALE), "--heartbeat-interval", str(BEAT)]
-SKILL = """---
-name: probe-tools
-description: A tool for tests
-tools:
-  - name: echo
-    description: Gives its arguments back
-    source_file: scripts/echo.sh
----
-"""
 NOBODY = 65534
+LIMIT = 300  # seconds, for all cases
 
 
 class Studio:
@@ -50,11 +42,7 @@ class Studio:
         self.world.folder.chmod(0o755)
         # Not where the registry is: the program must still be found when that is gone.
         self.world.program = shutil.copy(self.world.program, self.world.folder)
-        folder = self.world.folder / "skills" / "probe-tools"
-        (folder / "scripts").mkdir(parents=True)
-        (folder / "SKILL.md").write_text(SKILL)
-        (folder / "scripts" / "echo.sh").write_text("#!/bin/sh\ncat\n")
-        (folder / "scripts" / "echo.sh").chmod(0o755)
+        write_probe_skill(self.world.folder / "skills")
         self.prefix, self.far = list(prefix), far
 
     def begin(self):
@@ -66,7 +54,7 @@ class Studio:
         self.remote = one_more(competes=False, prefix=apart, registry=self.far)
         self.all = {self.gateway, self.standby, self.worker, self.victim, self.remote}
         self.world.wait_instances(len(self.all))
-        self.tool = f"{self.worker[:8]}__probe_tools__echo"
+        self.tool = probe_tool(self.worker)
         until("the tool is listed", lambda: self.tool in Client(("127.0.0.1", self.world.gateway_port)).tools())
         until("the gateway is ready", lambda: self.readyz()[0] == 200)
         return self
@@ -86,8 +74,7 @@ class Studio:
         """kill -9 of the victim and of the remote one, whose parent, which made the pid namespace, does not take it along
         where the user was changed. Nobody waits for them: a file system that hangs does not let them go."""
         parent = self.world.by_id[self.remote].pid
-        children = pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for pid in [*map(int, children), self.world.by_id[self.victim].pid]:
+        for pid in [beds.child_of(parent), self.world.by_id[self.victim].pid]:
             os.kill(pid, signal.SIGKILL)
 
     def beat(self):
@@ -347,7 +334,7 @@ def main():
     reasons = {"mounts": beds.why_no_mounts(), "hosts": beds.why_no_hosts()}
     FUSE, reasons["fuse"] = beds.fuse_python()
     if not reasons["mounts"] and not reasons["hosts"]:
-        beds.apart(__file__)
+        beds.apart(__file__, LIMIT)
     cases = []
     for group, reason in ((MOUNTS, reasons["mounts"]), (FAULTY, reasons["fuse"]), (HOSTS, reasons["fuse"] or reasons["hosts"])):
         wanted = [case for case in group if not sys.argv[1:] or case.__name__ in sys.argv[1:]]

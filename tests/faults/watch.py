@@ -1,9 +1,14 @@
-"""Looks at a gateway all the time, and notes whenever one that must be listed is not, or nobody answers."""
+"""Clients that go on by themselves until they are left, and one that notes whenever somebody who must be listed is not."""
 
 import http.client
 import json
 import threading
 import time
+
+from world import PATIENCE, open_session
+
+# What a request can end with when a server is gone, in trouble, or answers nonsense.
+TROUBLES = (OSError, http.client.HTTPException, ValueError, KeyError)
 
 
 def ask(address, path, body=None, headers=None, timeout=5):
@@ -25,27 +30,18 @@ class Client:
         self.address, self.session = address, None
 
     def request(self, method, params, timeout=5):
-        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         if self.session is None:
-            self.session = self.open(headers, timeout)
+            host, port = self.address
+            self.session = open_session(port, host, timeout)
+        if self.session is None:
+            raise ValueError("initialize gives no session")
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         headers["Mcp-Session-Id"] = self.session
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         status, answer = ask(self.address, "/mcp", body, headers, timeout)
         if status != 200 or "result" not in answer:
             raise ValueError(f"{method}: {status} {answer}")
         return answer["result"]
-
-    def open(self, headers, timeout):
-        params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "watch", "version": "1"}}
-        connection = http.client.HTTPConnection(*self.address, timeout=timeout)
-        try:
-            body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
-            connection.request("POST", "/mcp", body, headers)
-            reply = connection.getresponse()
-            reply.read()
-            return reply.headers["Mcp-Session-Id"]
-        finally:
-            connection.close()
 
     def call(self, tool, arguments, timeout=5):
         result = self.request("tools/call", {"name": tool, "arguments": arguments}, timeout)
@@ -57,14 +53,23 @@ class Client:
         return [tool["name"] for tool in self.request("tools/list", {}, timeout)["tools"]]
 
 
-class Watch:
-    """Asks `/instances` and calls `tool` again and again until it is left."""
+class Repeating:
+    """Does things again and again, each in a thread of its own, until it is left.
 
-    def __init__(self, port, must, tool=None):
-        self.address, self.must, self.tool = ("127.0.0.1", port), set(must), tool
-        self.lost, self.failed, self.looks, self.calls, self.shown = [], [], 0, 0, set()
-        self.ended = threading.Event()
-        self.threads = [threading.Thread(target=self.look), threading.Thread(target=self.use)]
+    One that fails in a way nobody thought of, or does not end in time, makes leaving fail: it must not fall silent."""
+
+    def __init__(self):
+        self.ended, self.threads, self.broken = threading.Event(), [], []
+
+    def repeat(self, pause, deed, *words):
+        self.threads.append(threading.Thread(target=self.go_on, args=[pause, deed, words], daemon=True))
+
+    def go_on(self, pause, deed, words):
+        try:
+            while not self.ended.wait(pause):
+                deed(*words)
+        except Exception as error:  # noqa: BLE001 - told by the one who leaves
+            self.broken.append(error)
 
     def __enter__(self):
         for thread in self.threads:
@@ -73,26 +78,41 @@ class Watch:
 
     def __exit__(self, *_):
         self.ended.set()
+        end = time.monotonic() + PATIENCE
         for thread in self.threads:
-            thread.join()
+            thread.join(max(0, end - time.monotonic()))
+        if self.broken:
+            raise self.broken[0]
+        if any(thread.is_alive() for thread in self.threads):
+            raise TimeoutError(f"a client does not end in {PATIENCE} s")
+
+
+class Watch(Repeating):
+    """Asks `/instances` and calls `tool` again and again until it is left."""
+
+    def __init__(self, port, must, tool=None):
+        super().__init__()
+        self.address, self.must, self.tool = ("127.0.0.1", port), set(must), tool
+        self.lost, self.failed, self.looks, self.calls, self.shown = [], [], 0, 0, set()
+        self.client = Client(self.address)
+        self.repeat(0.05, self.look)
+        if tool:
+            self.repeat(0.1, self.use)
 
     def look(self):
-        while not self.ended.wait(0.05):
-            must = set(self.must)
-            try:
-                _, answer = ask(self.address, "/instances")
-            except (OSError, http.client.HTTPException) as error:
-                self.failed.append(f"/instances: {error!r}")
-                continue
-            self.shown = {instance["instance_id"] for instance in answer["instances"]}
-            self.looks += 1
-            self.lost += [(round(time.monotonic(), 1), missing[:8]) for missing in must - self.shown]
+        must = set(self.must)
+        try:
+            _, answer = ask(self.address, "/instances")
+        except (OSError, http.client.HTTPException) as error:
+            self.failed.append(f"/instances: {error!r}")
+            return
+        self.shown = {instance["instance_id"] for instance in answer["instances"]}
+        self.looks += 1
+        self.lost += [(round(time.monotonic(), 1), missing[:8]) for missing in must - self.shown]
 
     def use(self):
-        client = Client(self.address)
-        while self.tool and not self.ended.wait(0.1):
-            try:
-                client.call(self.tool, {"text": "x"})
-                self.calls += 1
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                self.failed.append(f"call: {error!r}")
+        try:
+            self.client.call(self.tool, {"text": "x"})
+            self.calls += 1
+        except TROUBLES as error:
+            self.failed.append(f"call: {error!r}")
