@@ -176,12 +176,18 @@ pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
 pub const DEATH_CONFIRMED_MAX: Duration = Duration::from_secs(2);
 /// Standbys that are given the gateway's listener; each costs it a descriptor. Beyond: they try to bind the port instead.
 pub const STANDBYS_MAX: usize = 256;
+/// The descriptors of their connections have numbers from here on, and that of the gateway's name from above them:
+/// `election/passing.rs` says why. The kernel's table of descriptors has room for 1,024 then, 8 KiB.
+pub const STANDBY_DESCRIPTORS_FROM: i32 = 512;
+pub const NAME_DESCRIPTOR_FROM: i32 = STANDBY_DESCRIPTORS_FROM + STANDBYS_MAX as i32;
 /// Connections to the gateway's name that are taken at once, before anything else is looked at.
 pub const STANDBYS_PER_LOOK: usize = 16;
 /// Bytes of a line between gateway and standby: a word, and an instance id or a version. Beyond: the connection ends.
 pub const STANDBY_LINE_BYTES_MAX: usize = 128;
 /// Bytes of a version. Beyond: it is none.
 pub const VERSION_BYTES_MAX: usize = 64;
+/// Between the first tries of two standbys after the gateway has died: about what the one that wins needs to answer.
+pub const TURN_EVERY: Duration = Duration::from_millis(2);
 /// Time that a newer version gets to take a port that was given up for it, before the others compete.
 pub const HANDOVER_GRACE: Duration = Duration::from_secs(1);
 /// Bytes of the body of `POST /gateway/yield`, which holds a version. Beyond: 413.

@@ -18,7 +18,7 @@ use rustix::net::Shutdown;
 
 use crate::backoff::Backoff;
 use crate::election::passing::{self, Followed, Name, Word};
-use crate::election::step::{Action, Event, Holds, Node, Pause, decide, pause_for};
+use crate::election::step::{Action, Event, Holds, Node, Pause, decide, pause_for, pause_for_turn};
 use crate::election::{Candidacy, Order, Standing, Yielded, probe};
 use crate::http::server::{Server, bind};
 use crate::limits::{BIND_RETRY_EVERY, FAREWELL_TIME_MAX, HANDOVER_GRACE, INBOX_MAX, YIELD_PAUSE};
@@ -304,11 +304,12 @@ impl Candidate {
             }
             Word::Gone => {
                 let followed = self.followed.take();
+                let turn = followed.as_ref().map_or(0, Followed::turn);
                 // The name may outlive the connection by a moment; who joined a dead gateway in that has heard no name.
                 let told = followed.and_then(|followed| followed.instance_id().map(str::to_owned));
                 self.died = told.or(self.died.take()).filter(|_| self.listener.is_some());
                 // Without the listener there is no hurry; a gateway that turns us away must not be asked in a circle.
-                if self.listener.is_some() { Duration::ZERO } else { BIND_RETRY_EVERY }
+                if self.listener.is_some() { pause_for_turn(turn) } else { BIND_RETRY_EVERY }
             }
         }
     }

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | gateway | `listener <its instance id>` | the listener comes with the first byte |
 //! | gateway | `lent <its instance id>` | the same; the socket is the service manager's, and not to be shut down |
+//! | gateway | `turn <number>` | when the gateway dies, so many standbys try before this one |
 //! | gateway | `bye <version>` | it serves no longer; who is of that version or newer may take over at once |
 //! | gateway | `free <version>` | the same, and the listener is to be closed: one that has no duplicate takes over |
 //! | standby | `version <version>` | its own |
@@ -22,7 +23,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::io::Errno;
@@ -32,7 +33,9 @@ use rustix::net::{
 };
 
 use crate::election::step::Event;
-use crate::limits::{STANDBY_LINE_BYTES_MAX, STANDBYS_MAX, STANDBYS_PER_LOOK};
+use crate::limits::{
+    NAME_DESCRIPTOR_FROM, STANDBY_DESCRIPTORS_FROM, STANDBY_LINE_BYTES_MAX, STANDBYS_MAX, STANDBYS_PER_LOOK,
+};
 use crate::logging::Quoted;
 use crate::throttle::Throttle;
 use crate::version::Version;
@@ -51,6 +54,7 @@ pub struct Name {
 struct Standby {
     stream: UnixStream,
     line: Line,
+    turn: u32,
     version: Option<Version>,
 }
 
@@ -61,6 +65,7 @@ pub struct Followed {
     line: Line,
     arrived: Option<TcpListener>,
     instance_id: Option<String>,
+    turn: u32,
 }
 
 /// What a gateway says to its standby.
@@ -92,6 +97,7 @@ pub fn take(listener: &TcpListener, is_lent: bool, instance_id: &str) -> Result<
     })?;
     let listener = listener.try_clone().map_err(|_| Event::NoNames)?;
     socket.set_nonblocking(true).map_err(|_| Event::NoNames)?;
+    let socket = raised(socket, NAME_DESCRIPTOR_FROM);
     Ok(Name { socket, listener, is_lent, instance_id: instance_id.to_owned(), standbys: Vec::new() })
 }
 
@@ -106,9 +112,11 @@ pub fn join(address: SocketAddr, version: &Version) -> Result<Followed, Event> {
     if !is_of_our_user(&stream) {
         return Err(Event::Stranger);
     }
+    // The table of descriptors grows now: with many threads that takes the kernel milliseconds, too many in a takeover.
+    let stream = raised(stream, NAME_DESCRIPTOR_FROM);
     // It has just been opened: there is room for a line.
     (&stream).write_all(format!("version {version}\n").as_bytes()).map_err(|_| Event::Nobody)?;
-    Ok(Followed { stream, address, line: Line::default(), arrived: None, instance_id: None })
+    Ok(Followed { stream, address, line: Line::default(), arrived: None, instance_id: None, turn: 0 })
 }
 
 impl Name {
@@ -169,13 +177,15 @@ impl Name {
 
     fn admit(&mut self, stream: UnixStream) {
         static THROTTLE: Throttle = Throttle::new();
+        let stream = raised(stream, STANDBY_DESCRIPTORS_FROM);
+        let turn = self.free_turn();
         let refused = match (is_of_our_user(&stream), self.standbys.len() < STANDBYS_MAX) {
-            (true, true) => stream.set_nonblocking(true).and_then(|()| self.give_listener(&stream)).err(),
+            (true, true) => stream.set_nonblocking(true).and_then(|()| self.give_listener(&stream, turn)).err(),
             (true, false) => Some(io::Error::other("there are too many standbys")),
             (false, _) => Some(io::Error::other("it is of another user")),
         };
         match refused {
-            None => self.standbys.push(Standby { stream, line: Line::default(), version: None }),
+            None => self.standbys.push(Standby { stream, line: Line::default(), turn, version: None }),
             Some(why) => {
                 if let Some(suppressed) = THROTTLE.allows() {
                     log::warn!("event=standby_refused why={} suppressed={suppressed}", Quoted(&why));
@@ -184,15 +194,20 @@ impl Name {
         }
     }
 
-    fn give_listener(&self, stream: &UnixStream) -> io::Result<()> {
+    /// The lowest that no standby has.
+    fn free_turn(&self) -> u32 {
+        (0..).find(|turn| self.standbys.iter().all(|standby| standby.turn != *turn)).unwrap_or_default()
+    }
+
+    fn give_listener(&self, stream: &UnixStream, turn: u32) -> io::Result<()> {
         let word = if self.is_lent { "lent" } else { "listener" };
-        let line = format!("{word} {}\n", self.instance_id);
+        let line = format!("{word} {}\nturn {turn}\n", self.instance_id);
         let given = [self.listener.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&given));
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        // The connection is new: a line finds room in it as a whole, or something is wrong with it.
+        // The connection is new: two lines find room in it as a whole, or something is wrong with it.
         match sendmsg(stream, &[IoSlice::new(line.as_bytes())], &mut control, flags)? {
             sent if sent == line.len() => Ok(()),
             _ => Err(io::ErrorKind::WriteZero.into()),
@@ -234,6 +249,11 @@ impl Followed {
     /// The instance that serves, once it has told.
     pub fn instance_id(&self) -> Option<&str> {
         self.instance_id.as_deref()
+    }
+
+    /// How many standbys try before us when the gateway dies.
+    pub fn turn(&self) -> u32 {
+        self.turn
     }
 
     /// The next word, if one has come.
@@ -280,6 +300,10 @@ impl Followed {
                 self.instance_id = Some(rest.to_owned());
                 self.arrived.take().map(|listener| Word::Listener { listener, is_lent: word == "lent" })
             }
+            "turn" => {
+                self.turn = rest.parse().unwrap_or_default();
+                None
+            }
             "bye" => Version::parse(rest).map(Word::Bye),
             "free" => Version::parse(rest).map(Word::Free),
             // Of a version to come.
@@ -302,6 +326,14 @@ impl Line {
         }
         if self.0.len() > STANDBY_LINE_BYTES_MAX { Err(TooLong) } else { Ok(lines) }
     }
+}
+
+/// The same socket under a number from this one on, where the process may have so many.
+///
+/// Linux closes what a dead process had from the highest number to the lowest, hundreds of clients' connections too.
+/// What wakes the standbys shall be first of all, and the name before it, so that they find it free.
+fn raised<T: AsFd + From<OwnedFd>>(socket: T, from: RawFd) -> T {
+    rustix::io::fcntl_dupfd_cloexec(&socket, from).map(T::from).unwrap_or(socket)
 }
 
 /// The descriptor, if it is the only one and a TCP socket that listens at this address.
@@ -394,6 +426,7 @@ fn is_of_our_user(_: &UnixStream) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+    use std::os::fd::AsRawFd;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -459,6 +492,48 @@ mod tests {
         assert!(matches!(next(&mut standby, || {}), Word::Free(told) if told == version("2.0.0")));
         assert!(!is_tcp_listener(&listener), "nobody has a listener any more, stopped processes included");
         assert_eq!(super::join(address, &version("1.2.3")).err(), Some(Event::Nobody));
+    }
+
+    /// See `raised`: what wakes a standby is closed before the connections of clients, and the name before that.
+    #[test]
+    fn the_name_of_a_dead_gateway_is_closed_before_the_connections_to_its_standbys() {
+        let (listener, address) = listener();
+        let mut name = take(&listener, false, "a").unwrap_or_else(|event| panic!("{event:?}"));
+        let mut standbys = [join(address), join(address)];
+        for standby in &mut standbys {
+            assert!(matches!(next(standby, || name.look()), Word::Listener { .. }));
+        }
+        let numbers: Vec<RawFd> = name.descriptors().map(|descriptor| descriptor.as_raw_fd()).collect();
+        assert_eq!(numbers.len(), 3, "the name, then its standbys");
+        assert!(numbers[0] >= NAME_DESCRIPTOR_FROM, "{numbers:?}");
+        assert!(
+            numbers[1..].iter().all(|number| (STANDBY_DESCRIPTORS_FROM..numbers[0]).contains(number)),
+            "{numbers:?}"
+        );
+        let has_room = standbys.iter().all(|standby| standby.descriptor().as_raw_fd() >= NAME_DESCRIPTOR_FROM);
+        assert!(has_room, "a standby has grown its table of descriptors before it is in a hurry");
+    }
+
+    #[test]
+    fn each_standby_has_a_turn_of_its_own_and_leaves_it_to_the_next() {
+        let (listener, address) = listener();
+        let mut name = take(&listener, false, "a").unwrap_or_else(|event| panic!("{event:?}"));
+        let come = |name: &mut Name| {
+            let mut standby = join(address);
+            assert!(matches!(next(&mut standby, || name.look()), Word::Listener { .. }));
+            assert!(standby.hear().is_none(), "its turn has come with the listener");
+            standby
+        };
+        let mut standbys: Vec<Followed> = (0..3).map(|_| come(&mut name)).collect();
+        assert_eq!(standbys.iter().map(Followed::turn).collect::<Vec<_>>(), [0, 1, 2]);
+        drop(standbys.remove(0));
+        let end = Instant::now() + PATIENCE;
+        while name.standbys() > 2 {
+            name.look();
+            assert!(Instant::now() < end, "the gateway does not see that a standby has gone");
+        }
+        assert_eq!(come(&mut name).turn(), 0);
+        assert_eq!(come(&mut name).turn(), 3);
     }
 
     #[test]

@@ -25,7 +25,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{BIND_RETRY_EVERY, HANDOVER_GRACE};
+use crate::limits::{BIND_RETRY_EVERY, HANDOVER_GRACE, TURN_EVERY};
 use crate::version::Version;
 
 /// What a node holds of the listener.
@@ -125,6 +125,12 @@ pub fn pause_for(favoured: Option<&Version>, own: &Version) -> Duration {
     if favoured.is_some_and(|favoured| own < favoured) { HANDOVER_GRACE } else { Duration::ZERO }
 }
 
+/// How long a standby that others come before stands back when the gateway is dead: all at once would take the
+/// processors from the one that wins, and from its first answers.
+pub fn pause_for_turn(turn: u32) -> Duration {
+    TURN_EVERY.saturating_mul(turn).min(BIND_RETRY_EVERY)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +194,13 @@ mod tests {
                 assert_ne!(decide(Node { holds: Holds::Shared, follows }, event), Action::Serve, "{event:?}");
                 assert_ne!(decide(Node { holds: Holds::Nothing, follows }, event), Action::Serve, "{event:?}");
             }
+        }
+    }
+
+    #[test]
+    fn standbys_try_one_after_the_other_and_the_last_not_later_than_a_retry() {
+        for (turn, pause) in [(0, Duration::ZERO), (1, TURN_EVERY), (2, 2 * TURN_EVERY), (u32::MAX, BIND_RETRY_EVERY)] {
+            assert_eq!(pause_for_turn(turn), pause, "{turn}");
         }
     }
 
