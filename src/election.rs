@@ -303,6 +303,16 @@ mod tests {
         }
     }
 
+    /// It went round and round without a pause instead.
+    #[test]
+    fn an_election_that_nobody_holds_any_more_ends() {
+        let address = free_address();
+        let member = enter(address, 0, "1.0.0");
+        until("it serves", || member.election.serving().is_some());
+        drop(member);
+        until("the port is free again", || TcpListener::bind(address).is_ok());
+    }
+
     #[test]
     fn a_given_socket_is_served_and_handed_on_but_never_shut_down() {
         let given = TcpListener::bind("127.0.0.1:0").expect("a free port");

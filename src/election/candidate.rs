@@ -93,7 +93,8 @@ impl Candidate {
                 due = Instant::now() + self.tick();
             }
             self.wait(bell, due);
-            let _ = (&*bell).read(&mut [0; INBOX_MAX]);
+            // Its other end is closed once nobody is left who could give an order.
+            is_stopping |= matches!((&*bell).read(&mut [0; INBOX_MAX]), Ok(0));
             let mut sooner = self.hear();
             for order in orders.try_iter() {
                 match order {
