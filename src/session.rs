@@ -57,7 +57,7 @@ impl Session {
             revision: Revision::ALL.into_iter().find(|known| compact(*known).eq(revision.bytes()))?,
             client: ClientCapabilities::from_bits(bits),
             born: State::parse(born)?,
-            key: is_hex(key, 32).then(|| u128::from_str_radix(key, 16).ok()).flatten()?,
+            key: hex(key, 32)?,
         };
         // One id has one spelling, or an ended session could come back as another.
         (parts.next().is_none() && session.client.bits() == bits).then_some(session)
@@ -110,13 +110,16 @@ fn compact(revision: Revision) -> impl Iterator<Item = u8> {
     revision.as_str().bytes().filter(|byte| *byte != b'-')
 }
 
-fn hex(text: &str, digits: usize) -> Option<u32> {
-    is_hex(text, digits).then(|| u32::from_str_radix(text, 16).ok()).flatten()
-}
-
-/// Exactly so many digits, as they are written here: lower case.
-fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+/// Exactly so many digits, 32 at most, as they are written here: lower case.
+fn hex<T: TryFrom<u128>>(text: &str, digits: usize) -> Option<T> {
+    let digit = |byte| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let add = |sum: u128, byte| digit(byte).map(|digit| sum << 4 | u128::from(digit));
+    let sum = (text.len() == digits).then(|| text.bytes().try_fold(0, add)).flatten()?;
+    sum.try_into().ok()
 }
 
 #[cfg(test)]

@@ -28,8 +28,7 @@ pub fn check_content_type(request: &RequestHead) -> Result<(), (u16, ErrorObject
 /// Whether `Accept` lists a media type, by name or by a range that covers it (RFC 9110, section 12.5.1).
 pub fn accepts(request: &RequestHead, wanted: &str) -> bool {
     let family = wanted.split('/').next().unwrap_or_default();
-    let listed = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept"));
-    listed.flat_map(|(_, value)| value.split(',')).map(media_type).any(|range| {
+    request.all("accept").flat_map(|value| value.split(',')).map(media_type).any(|range| {
         range.eq_ignore_ascii_case(wanted)
             || range == "*/*"
             || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))

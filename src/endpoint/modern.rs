@@ -84,7 +84,10 @@ struct Called<'a> {
 pub fn is_meant(request: &RequestHead, params: Option<&RawValue>) -> bool {
     let says_so = || {
         params.is_some_and(|params| {
-            params.get().contains(VERSION_KEY) && meta(Some(params)).is_ok_and(|meta| meta.version.is_some())
+            // One byte is looked for faster than a text, and few have it.
+            params.get().as_bytes().contains(&b'/')
+                && params.get().contains(VERSION_KEY)
+                && meta(Some(params)).is_ok_and(|meta| meta.version.is_some())
         })
     };
     request.header("mcp-protocol-version") == Some(MODERN) || says_so()
@@ -151,7 +154,7 @@ impl Endpoint {
         let Called { name, arguments } = read(params)?;
         let Some(mirror) = self.service.mirror(&name) else { return Ok(()) };
         let arguments: Value = read(arguments)?;
-        let given = |field: &str| match (request.header(field), request.header_count(field)) {
+        let given = |field: &str| match (request.header(field), request.all(field).count()) {
             (None, _) => Given::Absent,
             (Some(value), 1) => decoded(value).map_or(Given::Malformed, Given::Value),
             _ => Given::Malformed,

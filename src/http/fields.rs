@@ -54,7 +54,14 @@ impl Fields {
     }
 
     pub fn first(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.named(name).next()
+    }
+
+    /// The values of the fields of this name, in whatever case.
+    pub fn named<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        // Most names differ in length, which costs less to see than where they are in the text.
+        let has_name = |span: &Span| span.len() == name.len() && span.of(&self.text).eq_ignore_ascii_case(name);
+        self.list.iter().filter(move |(span, _)| has_name(span)).map(|(_, value)| value.of(&self.text))
     }
 
     pub fn framing(&self) -> Result<Framing, HeadError> {
@@ -119,6 +126,10 @@ impl Span {
         let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
         debug_assert!(start + part.len() <= whole.len(), "only slices of the text are asked for");
         Span { start: start as u16, end: (start + part.len()) as u16 }
+    }
+
+    fn len(self) -> usize {
+        usize::from(self.end.saturating_sub(self.start))
     }
 
     pub fn of(self, whole: &str) -> &str {

@@ -176,8 +176,9 @@ impl RequestHead {
         self.fields.iter()
     }
 
-    pub fn header_count(&self, name: &str) -> usize {
-        self.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count()
+    /// All fields of this name, in whatever case.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.fields.named(name)
     }
 
     pub fn body_length(&self) -> BodyLength {
@@ -390,7 +391,7 @@ mod tests {
         assert_eq!(head.header("empty"), Some(""));
         assert_eq!(head.header("umlaut"), Some("ä"));
         assert_eq!(head.header("none"), None);
-        assert_eq!(head.header_count("X-One"), 2);
+        assert_eq!(head.all("X-One").count(), 2);
         assert_eq!(head.headers().count(), 7);
         assert_eq!(head.body_length(), BodyLength::Bytes(12));
         assert!(head.keeps_alive() && head.expects_continue() && !head.is_http_1_0());
