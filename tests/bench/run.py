@@ -1,9 +1,11 @@
 """`make bench`: what the gateway costs, side by side with nginx before the same stub server, in one run.
 
+In the tables `ours` is the release build, `dist` what `make dist` hands out, built for size, `tiny_http` the other engine.
 Rounds are interleaved and medians are shown, so that a machine that is busy now and then does not favour anybody.
 A run in which one answer was not the right one is no result: it ends the benchmark. Standard library only.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -120,19 +122,22 @@ def start_nginx(world, upstream):
     return port
 
 
-def calls(program, tiny, stub):
-    with World(program) as world, World(tiny) as other:
-        [(instance, stub_port)] = world.start_stub(stub, 1)
-        [(its_instance, _)] = other.start_stub(stub, 1)
-        tool, arguments = "geometry__create_00", {"name": "cube", "size": 2}
-        plain = {"name": tool, "arguments": arguments}
-        nginx_port = start_nginx(world, stub_port)
-        targets = [Target("direct", stub_port, "tools/call", plain), Target("nginx", nginx_port, "tools/call", plain)]
-        for name, where, of in (("ours", world, instance), ("tiny_http", other, its_instance)):
-            where.start("--dcc", "generic")
-            where.wait_instances(2)
-            port = where.gateway_port
-            through = plain | {"name": f"{of[:8]}__{tool}"}
+def calls(programs, stub):
+    """Builds of the gateway by name, each with a stub of its own; nginx stands before that of the first."""
+    tool, arguments = "geometry__create_00", {"name": "cube", "size": 2}
+    plain = {"name": tool, "arguments": arguments}
+    with contextlib.ExitStack() as worlds:
+        targets = []
+        for name, program in programs.items():
+            world = worlds.enter_context(World(program))
+            [(instance, stub_port)] = world.start_stub(stub, 1)
+            if not targets:
+                targets.append(Target("direct", stub_port, "tools/call", plain))
+                targets.append(Target("nginx", start_nginx(world, stub_port), "tools/call", plain))
+            world.start("--dcc", "generic")
+            world.wait_instances(2)
+            port = world.gateway_port
+            through = plain | {"name": f"{instance[:8]}__{tool}"}
             targets.append(Target(name, port, "tools/call", through, open_session(port)))
             until("the stub's tool can be called", lambda: callable_now(targets[-1]))
         results = [one.check() for one in targets]
@@ -191,7 +196,7 @@ def many(program, stub):
     mark(spread <= 0.2, "all streams told within 200 ms")
 
 
-def process(program):
+def process(program, dist):
     print("\nprocess")
     with World(program) as world:
         times = []
@@ -212,8 +217,8 @@ def process(program):
         pid = world.processes[-1].pid
         print(f"  resident memory, idle gateway       {resident(pid):8.1f} MiB")
         print(f"  threads, idle gateway               {process_status(pid)['Threads']:>8}")
-    size = program.stat().st_size / 1e6
-    print(f"  release binary, stripped            {size:8.2f} MB")
+    print(f"  release binary, stripped            {program.stat().st_size / 1e6:8.2f} MB")
+    print(f"  what make dist hands out            {dist.stat().st_size / 1e6:8.2f} MB")
     command = ["cargo", "tree", "--locked", "-e", "normal", "--prefix", "none"]
     tree = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     crates = len(set(tree.splitlines()))
@@ -232,11 +237,13 @@ def main():
     folder = build("stub")
     program, stub = folder / "dcc-mcp-server", folder / "examples" / "stub"
     tiny = build(features=["tiny-http"], folder=target() / "tiny-http") / "dcc-mcp-server"
+    subprocess.run([ROOT / "packaging" / "dist.sh"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dist = target() / "dist" / "dcc-mcp-server"
     print(f"on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; figures are for comparison within this run only")
-    calls(program, tiny, stub)
+    calls({"ours": program, "dist": dist, "tiny_http": tiny}, stub)
     lists(program, stub)
     many(program, stub)
-    process(program)
+    process(program, dist)
 
 
 main()
