@@ -102,12 +102,12 @@ impl Asked {
     }
 }
 
-fn accepted(word: &str) -> Value {
+pub fn accepted(word: &str) -> Value {
     json!({"action": "accept", "content": {"word": word}})
 }
 
 /// Posts an answer. Whether it arrives shows in what becomes of the call.
-fn answer(peer: &Peer, id: &Value, word: &str) {
+pub fn answer(peer: &Peer, id: &Value, word: &str) {
     let _ = peer.open(json!({"jsonrpc": "2.0", "id": id, "result": accepted(word)}));
 }
 

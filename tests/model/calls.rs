@@ -28,6 +28,8 @@ pub struct Call {
 #[derive(Clone, Copy)]
 pub struct Kill {
     pub at: Instant,
+    /// From then on it was dead.
+    pub over: Instant,
     pub instance: usize,
     pub was_gateway: bool,
     /// Another process was ready to go on with its listening socket.

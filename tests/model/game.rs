@@ -2,6 +2,7 @@
 //! end of each.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::Dice;
 use crate::asks::Asking;
 use crate::calls::{Call, Kill};
 use crate::client::{R03, R06, R11, Session};
+use crate::errands::{Errands, Plan};
 use crate::follower::Follower;
 use crate::listings::Listing;
 use crate::notes::{self, Notes};
@@ -20,7 +22,7 @@ use crate::skills::{EXTRAS, write_skills};
 use crate::wait::{PATIENCE, print};
 
 const ROUNDS: usize = 4;
-const ORDERS: usize = 24;
+const ORDERS: usize = 26;
 /// Time in which everybody hears of a change.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
 /// Time in which a notification that must not come would have come.
@@ -43,6 +45,7 @@ pub struct Game {
     next_id: [u64; 4],
     calls: Vec<Call>,
     askings: Vec<Asking>,
+    errands: Errands,
     notes: Notes,
     listings: Vec<Listing>,
     kills: Vec<Kill>,
@@ -70,6 +73,7 @@ impl Game {
             next_id: [0; 4],
             calls: Vec::new(),
             askings: Vec::new(),
+            errands: Errands::default(),
             notes,
             listings: Vec::new(),
             kills: Vec::new(),
@@ -86,6 +90,7 @@ impl Game {
             .enumerate()
             .map(|(number, revision)| Peer::connect(number, revision, game.world.gateway()).expect("a session"))
             .collect();
+        game.errands.stranger = Peer::connect(4, R11, game.world.gateway()).ok();
         let ids: Vec<String> = game.instances.iter().map(|instance| instance.id.clone()).collect();
         let follow = |peer: &Peer| Follower::start(peer.clone(), notes::uris(peer.number, &ids));
         game.followers = game.peers.iter().map(follow).collect();
@@ -105,7 +110,8 @@ impl Game {
                 break;
             }
         }
-        print(&format!("seed {}: {played} requests, {:.1} s", self.seed, begun.elapsed().as_secs_f64()));
+        let (about_tasks, seconds) = (self.errands.asked, begun.elapsed().as_secs_f64());
+        print(&format!("seed {}: {played} requests and {about_tasks} about tasks, {seconds:.1} s", self.seed));
         let trail = self.trail.join(", ");
         let logs: Vec<String> =
             self.instances.iter().filter_map(|instance| instance.program.as_ref()).map(Program::stderr).collect();
@@ -126,8 +132,9 @@ impl Game {
         for _ in 0..ORDERS {
             thread::sleep(Duration::from_millis(self.dice.below(25) as u64));
             match self.dice.below(if is_calm { 84 } else { 100 }) {
-                0..31 => self.call(),
-                31..40 => self.ask(),
+                0..25 => self.call(),
+                25..33 => self.ask(),
+                33..40 => self.begin_task(),
                 40..45 => {
                     let peer = self.dice.below(self.peers.len());
                     self.trail.push(format!("the note of {peer} changes"));
@@ -185,6 +192,32 @@ impl Game {
         self.askings.push(Asking::start(&self.peers[peer], ids, (target, tool), thief));
     }
 
+    /// A call that becomes a task, in one of the two forms, through the gateway or not.
+    fn begin_task(&mut self) {
+        let target = self.dice.below(self.instances.len());
+        let (has_session, wants_direct) = (self.dice.chance(50), self.dice.chance(30));
+        let tool = ["run", "run", "ask", "first"][self.dice.below(4)];
+        let (core, extension) = (self.peers[2].clone(), self.peers[3].declaring_tasks());
+        let (client, other) = if has_session { (core, extension) } else { (extension, core) };
+        let stranger = self.errands.stranger.clone().filter(|_| self.dice.chance(50));
+        let direct = self.instances[target].address().filter(|_| wants_direct);
+        let address = direct.unwrap_or(self.world.gateway());
+        let number = self.errands.next_number();
+        let way = if direct.is_some() { " itself" } else { "" };
+        self.trail.push(format!("{} begins task {number} ({tool}) at {target}{way}", client.number));
+        let plan = Plan {
+            token: format!("client-{}-task-{number}", client.number),
+            client: client.at(address),
+            target,
+            is_direct: direct.is_some(),
+            thief: stranger.unwrap_or(other).at(address),
+            tool: if direct.is_some() { format!("work__{tool}") } else { self.tool(target, tool) },
+            steps: self.dice.below(12),
+            number,
+        };
+        self.errands.start(plan, &mut self.dice);
+    }
+
     fn call(&mut self) {
         let (peer, target) = (self.dice.below(self.peers.len()), self.dice.below(self.instances.len()));
         let (steps, wants_progress) = (self.dice.below(8), self.dice.chance(60));
@@ -222,8 +255,7 @@ impl Game {
     fn change(&mut self, is_calm: bool) {
         let (at, extra) = (self.dice.below(self.instances.len()), self.dice.below(EXTRAS.len()));
         let instance = &mut self.instances[at];
-        let ready = instance.program.as_ref().map(|program| program.address).filter(|address| address.port() != 0);
-        let Some(address) = ready else { return };
+        let Some(address) = instance.address() else { return };
         instance.has[extra] ^= true;
         let (skill, kinds) = EXTRAS[extra];
         let tool = if instance.has[extra] { "load_skill" } else { "unload_skill" };
@@ -271,10 +303,11 @@ impl Game {
         let is_ready =
             |at: &usize| self.instances[*at].program.as_ref().is_some_and(|program| program.address.port() != 0);
         let has_successor = alive.iter().any(|at| *at != victim && is_ready(at));
-        self.kills.push(Kill { at: Instant::now(), instance: victim, was_gateway, has_successor });
+        let at = Instant::now();
         if let Some(mut program) = self.instances[victim].program.take() {
             program.kill_9();
         }
+        self.kills.push(Kill { at, over: Instant::now(), instance: victim, was_gateway, has_successor });
         self.instances[victim].has = [false; 2];
     }
 
@@ -307,6 +340,8 @@ impl Game {
         for listing in std::mem::take(&mut self.listings) {
             self.faults.extend(listing.judge(&kills, &tools).err());
         }
+        let addresses: Vec<SocketAddr> = self.instances.iter().filter_map(Instance::address).collect();
+        self.faults.extend(self.errands.settle(&kills, self.world.gateway(), &addresses));
         truth
     }
 
@@ -375,6 +410,11 @@ impl Game {
 }
 
 impl Instance {
+    /// Its own port, if it is known already.
+    fn address(&self) -> Option<SocketAddr> {
+        self.program.as_ref().map(|program| program.address).filter(|address| address.port() != 0)
+    }
+
     fn is_listed(&self, view: &View) -> bool {
         let short = &self.id[..8];
         view[0].contains(&format!("{short}__work__run"))

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::folder::write;
+use crate::folder::write_by_rename;
 use crate::follower::Follower;
 use crate::game::holds_by;
 use crate::wait::PATIENCE;
@@ -42,10 +42,10 @@ impl Notes {
         (!stand).then(|| "not all streams stand, and nobody disturbs them".to_owned())
     }
 
-    /// Of one length always: the size of a resource is part of the list, which does not change here.
+    /// Of one length always, and at no time shorter: the size of a resource is part of the list, which does not change here.
     pub fn change(&mut self, client: usize) {
         self.count += 1;
-        write(&self.folder.join(format!("note-{client}.txt")), format!("{:08}", self.count));
+        write_by_rename(&self.folder.join(format!("note-{client}.txt")), format!("{:08}", self.count));
         self.changed.insert(client);
     }
 

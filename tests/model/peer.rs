@@ -13,6 +13,7 @@ use crate::client::{ACCEPT_BOTH, EventStream, Polled, R03, initialize_params};
 use crate::wait::PATIENCE;
 
 pub const STATELESS: &str = "2026-07-28";
+const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// The lists that can be followed.
 pub const KINDS: [&str; 3] = ["tools", "prompts", "resources"];
@@ -28,6 +29,8 @@ pub struct Peer {
     address: SocketAddr,
     /// Empty in the stateless revision.
     session: String,
+    /// Declares the extension for tasks with each request.
+    declares_tasks: bool,
 }
 
 /// What came in return for one request.
@@ -46,7 +49,8 @@ pub enum Heard {
 impl Peer {
     /// A client that has said hello, where its revision has that.
     pub fn connect(number: usize, revision: &str, address: SocketAddr) -> Result<Peer, String> {
-        let mut peer = Peer { number, revision: revision.to_owned(), address, session: String::new() };
+        let mut peer =
+            Peer { number, revision: revision.to_owned(), address, session: String::new(), declares_tasks: false };
         if revision == STATELESS {
             return Ok(peer);
         }
@@ -62,6 +66,21 @@ impl Peer {
         Ok(peer)
     }
 
+    /// The same client, as one that knows tasks where its revision has them as an extension.
+    pub fn declaring_tasks(&self) -> Peer {
+        Peer { declares_tasks: true, ..self.clone() }
+    }
+
+    /// The same client, session included, at another port.
+    pub fn at(&self, address: SocketAddr) -> Peer {
+        Peer { address, ..self.clone() }
+    }
+
+    /// Whether both have one session at one port.
+    pub fn is_same(&self, other: &Peer) -> bool {
+        (&self.session, self.address) == (&other.session, other.address)
+    }
+
     pub fn is_stateless(&self) -> bool {
         self.session.is_empty()
     }
@@ -74,12 +93,15 @@ impl Peer {
     /// Sends a message and reads the head of the reply.
     pub fn open(&self, mut message: Value) -> io::Result<EventStream> {
         let method = message["method"].as_str().unwrap_or_default().to_owned();
-        let name = message["params"]["name"].as_str().unwrap_or_default().to_owned();
+        let params = &message["params"];
+        let name = params["name"].as_str().or(params["taskId"].as_str()).unwrap_or_default().to_owned();
         let mut headers = vec![("Accept", ACCEPT_BOTH), ("Content-Type", "application/json")];
         headers.push(("MCP-Protocol-Version", &self.revision));
         if self.is_stateless() {
             message["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(STATELESS);
-            message["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
+            let extensions = if self.declares_tasks { json!({TASKS: {}}) } else { json!({}) };
+            let offered = json!({"elicitation": {}, "extensions": extensions});
+            message["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = offered;
             headers.push(("Mcp-Method", &method));
             headers.extend((!name.is_empty()).then_some(("Mcp-Name", name.as_str())));
         } else {

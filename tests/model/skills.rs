@@ -13,8 +13,9 @@ const WORK_SKILL: &str = r"---
 name: work
 description: Works, and asks
 tools:
-  - {name: run, source_file: scripts/run.sh}
-  - {name: ask, source_file: scripts/ask.sh, dialog: true}
+  - {name: run, source_file: scripts/run.sh, task_support: optional}
+  - {name: ask, source_file: scripts/ask.sh, task_support: optional, dialog: true}
+  - {name: first, source_file: scripts/ask.sh, task_support: optional, dialog: true, ask_first: true}
 ---
 ";
 
