@@ -45,7 +45,7 @@ use crate::endpoint::trail::TrailTable;
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
 use crate::hub::Hub;
-use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId};
+use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId, Unread};
 use crate::mcp::lists::Listed;
 use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams, SetLevelParams};
 use crate::mcp::{MODERN, Revision};
@@ -126,7 +126,7 @@ impl Endpoint {
             return respond_refused(exchange, headers, None, &Refused(status, error));
         }
         match jsonrpc::parse(&body) {
-            Err(error) => respond_refused(exchange, headers, None, &Refused(400, error)),
+            Err(Unread { id, error }) => respond_refused(exchange, headers, id, &Refused(400, error)),
             Ok(Body::One(message)) => self.one(request, exchange, headers, message),
             Ok(Body::Batch(messages)) => self.batch(request, exchange, headers, messages),
         }

@@ -3,14 +3,15 @@
 //! A message borrows from the bytes that it was read from: `params`, `result` and ids stay the text they were, so that
 //! a gateway can hand them on without parsing or copying them.
 //!
-//! **Invariant**: an id that is written is the exact text of the id that was read; an error to a message whose id
-//! could not be read has no id at all, since `"id": null` is refused by every schema of MCP.
+//! **Invariant**: an id that is written is the exact text of the id that was read; an error to a message that was no
+//! request, or whose id could not be read, has no id at all, since `"id": null` is refused by every schema of MCP.
 //! **Bounds**: `JSON_DEPTH_MAX`, also within what is not read here but handed on; `BATCH_MESSAGES_MAX`.
 //! Left out on purpose: what methods mean (`mcp.rs`, `endpoint.rs`).
 
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -50,7 +51,14 @@ pub struct RequestId<'a>(&'a RawValue);
 #[derive(Debug)]
 pub enum Body<'a> {
     One(Message<'a>),
-    Batch(Vec<Result<Message<'a>, ErrorObject>>),
+    Batch(Vec<Result<Message<'a>, Unread<'a>>>),
+}
+
+/// Why a message could not be read, and the id of the request that it seems to be.
+#[derive(Debug)]
+pub struct Unread<'a> {
+    pub id: Option<RequestId<'a>>,
+    pub error: ErrorObject,
 }
 
 /// The `error` member of a response.
@@ -74,6 +82,12 @@ impl ErrorObject {
     pub fn with_data(mut self, data: serde_json::Value) -> ErrorObject {
         self.data = Some(data);
         self
+    }
+}
+
+impl From<ErrorObject> for Unread<'_> {
+    fn from(error: ErrorObject) -> Self {
+        Unread { id: None, error }
     }
 }
 
@@ -101,6 +115,7 @@ impl<'a> RequestId<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Envelope<'a> {
     #[serde(borrow)]
     jsonrpc: Option<Cow<'a, str>>,
@@ -116,34 +131,50 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
 }
 
+/// What is left of a request that has a mistake somewhere.
+#[derive(Deserialize)]
+struct Remains<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+    #[serde(borrow)]
+    method: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
 /// Keeps `"id": null` apart from an id that is not there.
 fn present<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>, D::Error> {
     Deserialize::deserialize(input).map(Some)
 }
 
 /// Reads a body: one message or a batch.
-pub fn parse(bytes: &[u8]) -> Result<Body<'_>, ErrorObject> {
+pub fn parse(bytes: &[u8]) -> Result<Body<'_>, Unread<'_>> {
     let text = std::str::from_utf8(bytes).map_err(|_| ErrorObject::new(PARSE_ERROR, "the body is not UTF-8"))?;
     if !text.trim_ascii_start().starts_with('[') {
         return parse_one(text).map(Body::One);
     }
     let parts: Vec<&RawValue> = serde_json::from_str(text).map_err(parse_error)?;
     if parts.is_empty() || parts.len() > BATCH_MESSAGES_MAX {
-        return Err(ErrorObject::new(
-            INVALID_REQUEST,
-            format!("a batch holds 1 to {BATCH_MESSAGES_MAX} messages; this one has {}", parts.len()),
-        ));
+        let message = format!("a batch holds 1 to {BATCH_MESSAGES_MAX} messages; this one has {}", parts.len());
+        return Err(ErrorObject::new(INVALID_REQUEST, message).into());
     }
     Ok(Body::Batch(parts.into_iter().map(|part| parse_one(part.get())).collect()))
 }
 
 /// Reads one message.
-pub fn parse_one(text: &str) -> Result<Message<'_>, ErrorObject> {
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(parse_error)?;
+pub fn parse_one(text: &str) -> Result<Message<'_>, Unread<'_>> {
+    read_one(text).map_err(|error| Unread { id: id_in_remains(text), error })
+}
+
+fn read_one(text: &str) -> Result<Message<'_>, ErrorObject> {
     // A struct would be read from an array too, by the places of its values.
     if !text.trim_ascii_start().starts_with('{') {
-        return Err(ErrorObject::new(INVALID_REQUEST, "a message must be an object"));
+        let is_json = serde_json::from_str::<IgnoredAny>(text).map_err(parse_error);
+        return is_json.and_then(|_| Err(ErrorObject::new(INVALID_REQUEST, "a message must be an object")));
     }
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(parse_error)?;
     // A `RawValue` of any depth is read without a stack; whoever gets it next may need one.
     if json::is_deeper_than(text, JSON_DEPTH_MAX) {
         let message = format!("a message must not be nested deeper than {JSON_DEPTH_MAX} levels");
@@ -168,6 +199,14 @@ pub fn parse_one(text: &str) -> Result<Message<'_>, ErrorObject> {
             "a message is a request (id, method), a notification (method) or a response (id, result or error)",
         )),
     }
+}
+
+/// The id of a request that cannot be read as a whole. That of a response is none: its sender did not choose it, and may
+/// have a request of its own under the same.
+fn id_in_remains(text: &str) -> Option<RequestId<'_>> {
+    let remains: Remains<'_> = serde_json::from_str(text).ok().filter(|_| text.trim_ascii_start().starts_with('{'))?;
+    let is_request = remains.method.is_some() && remains.result.is_none() && remains.error.is_none();
+    RequestId::checked(remains.id).ok().filter(|_| is_request)
 }
 
 /// A response that carries a result; `result` is JSON text.
@@ -230,7 +269,8 @@ mod tests {
             Ok(Body::One(Message::Notification { method, .. })) => format!("notification {method}"),
             Ok(Body::One(Message::Response { id, result })) => format!("response {} {}", id.text(), result.is_ok()),
             Ok(Body::Batch(messages)) => format!("batch {}", messages.len()),
-            Err(error) => error.code.to_string(),
+            Err(Unread { id: None, error }) => error.code.to_string(),
+            Err(Unread { id: Some(id), error }) => format!("{} to {}", error.code, id.text()),
         }
     }
 
@@ -246,11 +286,17 @@ mod tests {
             ("[]", "-32600"),
             (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, "-32600"),
             (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, "-32600"),
-            (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, "-32600"),
-            (r#"{"id":1,"method":"ping"}"#, "-32600"),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#, "-32600"),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, "-32600 to 1"),
+            (r#"{"id":1,"method":"ping"}"#, "-32600 to 1"),
+            (r#"{"jsonrpc":"2.0","id":"a","method":"ping","params":[1]}"#, "-32600 to \"a\""),
+            (r#"{"jsonrpc":"2.0","id":1,"method":7}"#, "-32600 to 1"),
+            (r#"{"jsonrpc":"2.0","id":1}"#, "-32600"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#, "-32600"),
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, "-32600"),
             (r#"[["2.0",1,"ping",null,null,null]]"#, "batch 1"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}"#, "-32600"),
+            ("nul", "-32700"),
+            ("null", "-32600"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, "-32600"),
             ("{", "-32700"),
             ("", "-32700"),
@@ -259,7 +305,7 @@ mod tests {
         ] {
             assert_eq!(kind(text), expected, "{text}");
         }
-        assert!(matches!(parse(b"\xff"), Err(error) if error.code == PARSE_ERROR));
+        assert!(matches!(parse(b"\xff"), Err(unread) if unread.error.code == PARSE_ERROR));
         assert_eq!(kind(&format!("[{}1]", "1,".repeat(BATCH_MESSAGES_MAX))), "-32600");
         let nested = |levels: usize| {
             let (open, close) = ("[".repeat(levels), "]".repeat(levels));
@@ -268,7 +314,7 @@ mod tests {
         assert_eq!(nested(JSON_DEPTH_MAX - 2), "notification a");
         assert_eq!(nested(JSON_DEPTH_MAX - 1), "-32600");
         assert_eq!(kind(&"[".repeat(100_000)), "-32700");
-        let by_place = parse_one(r#" ["2.0",1,"ping",null,null,null]"#).map(|_| ()).map_err(|error| error.code);
+        let by_place = parse_one(r#" ["2.0",1,"ping",null,null,null]"#).map(|_| ()).map_err(|unread| unread.error.code);
         assert_eq!(by_place, Err(-32600));
     }
 

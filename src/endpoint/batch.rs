@@ -11,7 +11,7 @@ use crate::endpoint::outlet::Outlet;
 use crate::endpoint::{Endpoint, Refused, respond_refused, response};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
-use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, INVALID_REQUEST, Message};
+use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, INVALID_REQUEST, Message, Unread};
 use crate::limits::RESULT_BYTES_MAX;
 
 impl Endpoint {
@@ -21,7 +21,7 @@ impl Endpoint {
         request: &RequestHead,
         exchange: &mut Exchange<'_>,
         headers: &[(&str, &str)],
-        messages: Vec<Result<Message<'_>, ErrorObject>>,
+        messages: Vec<Result<Message<'_>, Unread<'_>>>,
     ) -> io::Result<()> {
         let session = match self.session(request) {
             Ok(session) if session.revision.has_batches() => session,
@@ -43,7 +43,7 @@ impl Endpoint {
                     answers.extend(response(id, &answer).map(|parts| parts.concat()));
                 }
                 Ok(other) => answers.extend(self.take(session, &other).err().map(|error| jsonrpc::error(None, &error))),
-                Err(error) => answers.push(jsonrpc::error(None, &error)),
+                Err(Unread { id, error }) => answers.push(jsonrpc::error(id, &error)),
             }
         }
         if answers.is_empty() {

@@ -22,6 +22,7 @@ mod handover;
 mod hosts;
 mod life;
 mod names;
+mod odd;
 mod offer;
 mod protocol;
 mod registry;

@@ -1,7 +1,7 @@
 //! JSON-RPC bodies: what is read borrows from the text and agrees with what plain JSON says; a message that is written
 //! with other parts, as a gateway does, is the same message but for these; every answer can be read.
 
-use dcc_mcp_server::jsonrpc::{self, Body, INVALID_REQUEST, Message, PARSE_ERROR, RequestId};
+use dcc_mcp_server::jsonrpc::{self, Body, INVALID_REQUEST, Message, PARSE_ERROR, RequestId, Unread};
 use dcc_mcp_server::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 use serde_json::Value;
 
@@ -20,23 +20,27 @@ pub fn body(input: &[u8]) -> bool {
             for (index, message) in messages.iter().enumerate() {
                 match message {
                     Ok(message) => check_message(text, message, value.as_ref().map(|value| &value[index])),
-                    Err(error) => check_refusal(error),
+                    Err(unread) => check_refusal(unread),
                 }
             }
             messages.iter().any(Result::is_ok)
         }
-        Err(error) => {
-            check_refusal(&error);
-            assert!(value.is_none() || error.code == INVALID_REQUEST, "it is JSON: {error}");
+        Err(unread) => {
+            check_refusal(&unread);
+            assert!(value.is_none() || unread.error.code == INVALID_REQUEST, "it is JSON: {}", unread.error);
             false
         }
     }
 }
 
-fn check_refusal(error: &jsonrpc::ErrorObject) {
+fn check_refusal(unread: &Unread<'_>) {
+    let Unread { id, error } = unread;
     assert!([PARSE_ERROR, INVALID_REQUEST].contains(&error.code), "{error}");
-    let answer: Value = serde_json::from_slice(&jsonrpc::error(None, error)).expect("a refusal is JSON");
-    assert_eq!((&answer["error"]["code"], answer.get("id")), (&error.code.into(), None));
+    id.iter().for_each(|id| check_id(*id));
+    if id.is_none() {
+        let answer: Value = serde_json::from_slice(&jsonrpc::error(None, error)).expect("a refusal is JSON");
+        assert_eq!((&answer["error"]["code"], answer.get("id")), (&error.code.into(), None));
+    }
 }
 
 /// `value` is what plain JSON says of the message; it is stricter in what is passed on unread (lone surrogates).
@@ -105,7 +109,7 @@ fn check_rewritten(text: &str, message: &Message<'_>) {
     }
     let (Message::Request { id, .. } | Message::Response { id, .. }) = message else { return };
     let other = String::from_utf8(jsonrpc::splice(text, &[(id.text(), "\"another\"")])).expect("text stays text");
-    let again = jsonrpc::parse_one(&other).unwrap_or_else(|error| panic!("{error}: {other}"));
+    let again = jsonrpc::parse_one(&other).unwrap_or_else(|unread| panic!("{}: {other}", unread.error));
     let (before, after) = (parts(message), parts(&again));
     assert_eq!(after[0], "\"another\"");
     assert_eq!(before[1..], after[1..]);

@@ -1,0 +1,68 @@
+//! Clients that are confused or hostile: what they send is answered in the words of their revision, so that they can tell
+//! which request it was and a person what to do.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::client::{ACCEPT_BOTH, Connection, R03, R11, Reply, Session};
+use crate::offer;
+use crate::program::{Program, Start, World};
+use crate::skill;
+use crate::wait::{PATIENCE, until};
+
+fn start() -> (World, Program, Program) {
+    let world = World::new();
+    skill::probe(&world.skills());
+    offer::write_skill(&world.skills());
+    let gateway = world.start(Start::new());
+    let instance = world.start_with_skills("maya");
+    world.wait_instances(2);
+    let tool = format!("{}__probe_tools__echo", instance.short());
+    let mut session = Session::open(world.gateway(), R11);
+    until(PATIENCE, "the tool is listed", || session.tool_names().contains(&tool));
+    (world, gateway, instance)
+}
+
+/// Address, and what names of tools and prompts begin with there.
+fn ports(world: &World, instance: &Program) -> [(SocketAddr, String); 2] {
+    [(world.gateway(), format!("{}__", instance.short())), (instance.address, String::new())]
+}
+
+fn post(address: SocketAddr, headers: &[(&str, &str)], body: &str) -> Reply {
+    let mut all = vec![("Accept", ACCEPT_BOTH), ("Content-Type", "application/json")];
+    all.extend_from_slice(headers);
+    let mut connection = Connection::open(address).expect("a connection");
+    connection.request("POST", "/mcp", &all, Some(body.as_bytes())).expect("a reply")
+}
+
+#[test]
+fn a_mistake_in_a_request_is_answered_under_its_id() {
+    let (world, _gateway, instance) = start();
+    for (address, _) in ports(&world, &instance) {
+        let (old, new) = (Session::open(address, R03), Session::open(address, R11));
+        for (text, id) in [
+            (r#"{"jsonrpc":"2.0","id":5,"method":"ping","params":[]}"#, json!(5)),
+            (r#"{"jsonrpc":"2.0","id":"a","method":7}"#, json!("a")),
+            (r#"{"jsonrpc":"1.0","id":6,"method":"ping"}"#, json!(6)),
+            // An answer of a client goes under the id of a question of ours, which may be that of a request of its own.
+            (r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{}}"#, Value::Null),
+            (r#"{"jsonrpc":"2.0","id":8,"id":9,"method":"ping"}"#, Value::Null),
+        ] {
+            for session in [&old, &new] {
+                let reply = post(address, &[("Mcp-Session-Id", &session.id)], text);
+                let told = reply.json();
+                assert_eq!((reply.status, &told["id"], &told["error"]["code"]), (400, &id, &json!(-32600)), "{text}");
+                assert_eq!(told.get("id").is_none(), id.is_null(), "{text}");
+            }
+            let batch = format!(r#"[{{"jsonrpc":"2.0","id":1,"method":"ping"}},{text}]"#);
+            let told = post(address, &[("Mcp-Session-Id", &old.id)], &batch).json();
+            assert_eq!((&told[0]["result"], &told[1]["id"]), (&json!({}), &id), "{told}");
+        }
+        for text in ["null", "5", "[[]]"] {
+            let told = post(address, &[("Mcp-Session-Id", &old.id)], text).json();
+            let told = if told.is_array() { &told[0] } else { &told };
+            assert_eq!(told["error"]["message"], "a message must be an object", "{text}");
+        }
+    }
+}
