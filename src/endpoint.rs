@@ -46,6 +46,7 @@ use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
 use crate::hub::Hub;
 use crate::jsonrpc::{self, Body, ErrorObject, INVALID_REQUEST, METHOD_NOT_FOUND, Message, RequestId, Unread};
+use crate::limits::ECHO_CHARS_MAX;
 use crate::mcp::lists::Listed;
 use crate::mcp::params::{CancelledParams, InitializeParams, PaginatedParams, SetLevelParams};
 use crate::mcp::{MODERN, Revision};
@@ -358,5 +359,8 @@ fn capabilities() -> Value {
 fn unknown_method(method: &str) -> ErrorObject {
     let known =
         "initialize, ping, logging/setLevel, completion/complete and the methods of tools, prompts and resources";
-    ErrorObject::new(METHOD_NOT_FOUND, format!("method not found: {method}; this server answers {known}"))
+    ErrorObject::new(
+        METHOD_NOT_FOUND,
+        format!("method not found: {method:.ECHO_CHARS_MAX$}; this server answers {known}"),
+    )
 }

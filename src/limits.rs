@@ -308,6 +308,8 @@ pub const TASK_TTL_MAX: Duration = Duration::from_secs(25 * 60 * 60);
 pub const TASK_POLL_EVERY: Duration = Duration::from_secs(1);
 /// Tasks of one page of a list.
 pub const TASKS_PAGE: usize = 100;
+/// Characters that an error repeats of a name or URI that a client sent. Beyond: cut.
+pub const ECHO_CHARS_MAX: usize = 200;
 /// The last bytes of standard error that are kept for the result of a failed script.
 pub const SCRIPT_STDERR_TAIL_BYTES: usize = 4 * 1024;
 /// Time between SIGTERM and SIGKILL for a script's process group.

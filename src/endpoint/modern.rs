@@ -26,6 +26,7 @@ use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
+use crate::limits::ECHO_CHARS_MAX;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Given;
 use crate::mcp::params::Object;
@@ -130,7 +131,9 @@ impl Endpoint {
             _ => match Listed::of_method(method) {
                 Some(listed) => (self.list(listed, None, params), true),
                 None => {
-                    let text = format!("method not found: {method}; server/discover tells what {MODERN} has here");
+                    let text = format!(
+                        "method not found: {method:.ECHO_CHARS_MAX$}; server/discover tells what {MODERN} has here"
+                    );
                     let refused = Refused(404, ErrorObject::new(METHOD_NOT_FOUND, text));
                     drop(outlet);
                     return respond_refused(exchange, headers, Some(id), &refused);

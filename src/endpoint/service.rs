@@ -15,6 +15,7 @@ use crate::endpoint::asking::Asker;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::outlet::{Outlet, Progress};
 use crate::jsonrpc::{self, ErrorObject};
+use crate::limits::ECHO_CHARS_MAX;
 use crate::mcp::lists::Listed;
 use crate::mcp::mirror::Mirror;
 use crate::mcp::tasks::TaskUse;
@@ -174,15 +175,16 @@ pub fn encoded(result: &CallToolResult) -> Payload {
 }
 
 pub fn unknown_tool(name: &str) -> ErrorObject {
-    ErrorObject::invalid_params(format!("unknown tool: {name}; tools/list shows what there is"))
+    ErrorObject::invalid_params(format!("unknown tool: {name:.ECHO_CHARS_MAX$}; tools/list shows what there is"))
 }
 
 pub fn unknown_prompt(name: &str) -> ErrorObject {
-    ErrorObject::invalid_params(format!("unknown prompt: {name}; prompts/list shows what there is"))
+    ErrorObject::invalid_params(format!("unknown prompt: {name:.ECHO_CHARS_MAX$}; prompts/list shows what there is"))
 }
 
 /// The code is the one of revisions up to 2025-11-25; `endpoint/modern.rs` gives it the newer one.
 pub fn unknown_resource(uri: &str) -> ErrorObject {
-    let text = format!("there is no resource {uri}; resources/list and resources/templates/list show what there is");
+    let known = "resources/list and resources/templates/list show what there is";
+    let text = format!("there is no resource {uri:.ECHO_CHARS_MAX$}; {known}");
     ErrorObject::new(RESOURCE_NOT_FOUND, text).with_data(json!({"uri": uri}))
 }

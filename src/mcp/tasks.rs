@@ -12,6 +12,7 @@ use crate::jsonrpc::{self, ErrorObject, METHOD_NOT_FOUND};
 use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, RawObject};
 
 /// The extension, as both sides declare it.
+use crate::limits::ECHO_CHARS_MAX;
 pub const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 /// `_meta` of what belongs to a task (2025-11-25).
 pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
@@ -130,7 +131,8 @@ pub const NO_TASK: &str = "there is no task";
 
 /// The answer to a request about a task that is not there, or not the client's.
 pub fn unknown_task(id: &str) -> ErrorObject {
-    ErrorObject::invalid_params(format!("{NO_TASK} {id:?}; it may have been kept for its whole time"))
+    let shown: String = id.chars().take(ECHO_CHARS_MAX).collect();
+    ErrorObject::invalid_params(format!("{NO_TASK} {shown:?}; it may have been kept for its whole time"))
 }
 
 /// The object with the mark in its `_meta`.

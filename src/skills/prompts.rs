@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::base64;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
-use crate::limits::{PROMPTS_MAX, RESOURCE_BYTES_MAX, RESULT_BYTES_MAX};
+use crate::limits::{ECHO_CHARS_MAX, PROMPTS_MAX, RESOURCE_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::mcp::{COMPLETION_VALUES_MAX, Prompt, ResourceContents};
 use crate::skills::files;
 use crate::skills::listing::{Listed, Listing};
@@ -114,7 +114,9 @@ impl PromptSet {
     /// JSON text of the result of `prompts/get`, by the full name or by the prompt's own where only one has it.
     pub fn get(&self, name: &str, arguments: &Map<String, Value>) -> Result<Vec<u8>, ErrorObject> {
         let prompt = self.prompts.find(name).ok_or_else(|| {
-            ErrorObject::invalid_params(format!("there is no prompt \"{name}\"; prompts/list names all"))
+            ErrorObject::invalid_params(format!(
+                "there is no prompt \"{name:.ECHO_CHARS_MAX$}\"; prompts/list names all"
+            ))
         })?;
         let values = values_of(prompt, arguments)?;
         let mut room = RESULT_BYTES_MAX;

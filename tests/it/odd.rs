@@ -66,3 +66,24 @@ fn a_mistake_in_a_request_is_answered_under_its_id() {
         }
     }
 }
+
+#[test]
+fn errors_repeat_the_beginning_of_what_was_sent() {
+    let (world, _gateway, instance) = start();
+    for (address, _) in ports(&world, &instance) {
+        let mut session = Session::open(address, R11);
+        let long = "ä".repeat(100_000);
+        for (method, params) in [
+            (long.as_str(), json!({})),
+            ("tools/call", json!({"name": long})),
+            ("prompts/get", json!({"name": long})),
+            ("tasks/get", json!({"taskId": long})),
+            ("resources/read", json!({"uri": long})),
+            ("resources/subscribe", json!({"uri": long})),
+        ] {
+            let error = session.request(method, params)["error"].clone();
+            let text = error["message"].as_str().expect("a message");
+            assert!(text.chars().count() < 400, "{method:.40}: {} characters", text.chars().count());
+        }
+    }
+}
