@@ -13,7 +13,8 @@ use crate::deadline::Deadline;
 use crate::endpoint::Endpoint;
 use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{
-    Answer, Asking, Call, CallMethod, Failure, Payload, Service, encoded, unknown_resource, unknown_tool,
+    Answer, Asking, Call, CallMethod, Failure, Payload, Service, encoded, unknown_prompt, unknown_resource,
+    unknown_tool,
 };
 use crate::front::Site;
 use crate::hash::fnv64;
@@ -131,12 +132,18 @@ impl Service for InstanceService {
             CallMethod::GetPrompt => return self.get_prompt(call, outlet),
             CallMethod::ReadResource => offer().resources.read(&call.name)?,
             CallMethod::CompletePrompt => {
-                let argument = completed(call)?;
-                completion(offer().prompts.complete(&call.name, &argument.name, &argument.value))
+                let (argument, prompts) = (completed(call)?, &offer().prompts);
+                if !prompts.contains(&call.name) {
+                    return Err(unknown_prompt(&call.name).into());
+                }
+                completion(prompts.complete(&call.name, &argument.name, &argument.value))
             }
             CallMethod::CompleteResource => {
-                let argument = completed(call)?;
-                completion(offer().resources.complete(&call.name, &argument.name, &argument.value))
+                let (argument, resources) = (completed(call)?, &offer().resources);
+                if !resources.has_template(&call.name) && !resources.contains(&call.name) {
+                    return Err(unknown_resource(&call.name).into());
+                }
+                completion(resources.complete(&call.name, &argument.name, &argument.value))
             }
         };
         Ok(Payload::Owned(result))

@@ -118,15 +118,15 @@ impl Endpoint {
         let mut outlet = Outlet::new(exchange, headers, None);
         let (answer, cacheable) = match method {
             "server/discover" => (Ok(Payload::Owned(jsonrpc::to_bytes(&self.discovered()))), true),
-            "tools/call" | "prompts/get" | "completion/complete" => {
-                (self.modern_call(method, params, &capabilities, &mut outlet), false)
-            }
-            "resources/read" => {
+            "tools/call"
+            | "prompts/get"
+            | "resources/read"
+            | "completion/complete"
+            | "tasks/get"
+            | "tasks/update"
+            | "tasks/cancel" => {
                 let answer = self.modern_call(method, params, &capabilities, &mut outlet);
-                (answer.map_err(with_newer_code), true)
-            }
-            "tasks/get" | "tasks/update" | "tasks/cancel" => {
-                (self.modern_call(method, params, &capabilities, &mut outlet), false)
+                (answer.map_err(with_newer_code), method == "resources/read")
             }
             _ => match Listed::of_method(method) {
                 Some(listed) => (self.list(listed, None, params), true),

@@ -11,8 +11,11 @@ use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::service::{Call, CallMethod};
 use crate::jsonrpc::ErrorObject;
-use crate::mcp::params::{CallMeta, CallToolParams, CompleteParams, ReadResourceParams, TaskIdParams};
+use crate::mcp::params::{CallMeta, CallToolParams, CompleteParams, Object, ReadResourceParams, TaskIdParams};
 use crate::mcp::tasks::TaskUse;
+
+const NO_REFERENCE: &str =
+    "\"ref\" must have the type \"ref/prompt\" and the name of a prompt, or \"ref/resource\" and the uri of a template";
 
 /// The params of a method, or their `_meta`, as its type; missing ones are an empty object.
 pub fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, ErrorObject> {
@@ -40,10 +43,11 @@ pub fn read_call<'a>(
         }
         "completion/complete" => {
             let read: CompleteParams<'_> = read(params)?;
-            match (read.reference.0.name, read.reference.0.uri) {
-                (Some(name), None) => (CallMethod::CompletePrompt, name, None, read.meta),
-                (None, Some(uri)) => (CallMethod::CompleteResource, uri, None, read.meta),
-                _ => return Err(ErrorObject::invalid_params("\"ref\" must name a prompt or the URI of a template")),
+            let Object(reference) = read.reference;
+            match (&*reference.kind, reference.name, reference.uri) {
+                ("ref/prompt", Some(name), _) => (CallMethod::CompletePrompt, name, None, read.meta),
+                ("ref/resource", _, Some(uri)) => (CallMethod::CompleteResource, uri, None, read.meta),
+                _ => return Err(ErrorObject::invalid_params(NO_REFERENCE)),
             }
         }
         "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => {

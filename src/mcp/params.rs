@@ -81,6 +81,8 @@ pub struct CompleteParams<'a> {
 /// (`ref/resource`, by URI).
 #[derive(Deserialize)]
 pub struct Reference<'a> {
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
     #[serde(borrow)]
     pub name: Option<&'a RawValue>,
     #[serde(borrow)]

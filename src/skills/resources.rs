@@ -88,6 +88,10 @@ impl ResourceSet {
         self.resources.find(uri).is_some() || self.template_of(uri).is_some()
     }
 
+    pub fn has_template(&self, uri_template: &str) -> bool {
+        self.templates.find(uri_template).is_some()
+    }
+
     /// JSON text of the result of `resources/read`.
     pub fn read(&self, uri: &str) -> Result<Vec<u8>, ErrorObject> {
         let contents = self.contents(uri)?;

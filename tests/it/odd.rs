@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::client::{ACCEPT_BOTH, Connection, R03, R11, Reply, Session};
+use crate::client::{ACCEPT_BOTH, Connection, R03, R11, Reply, Session, modern};
 use crate::offer;
 use crate::program::{Program, Start, World};
 use crate::skill;
@@ -64,6 +64,34 @@ fn a_mistake_in_a_request_is_answered_under_its_id() {
             let told = if told.is_array() { &told[0] } else { &told };
             assert_eq!(told["error"]["message"], "a message must be an object", "{text}");
         }
+    }
+}
+
+#[test]
+fn completion_goes_by_the_type_of_its_reference() {
+    let (world, _gateway, instance) = start();
+    for (address, prefix) in ports(&world, &instance) {
+        let mut session = Session::open(address, R11);
+        let argument = json!({"name": "shot", "value": "sh"});
+        let name = format!("{prefix}shot_notes__review");
+        let right = json!({"ref": {"type": "ref/prompt", "name": name}, "argument": argument});
+        assert_eq!(session.result("completion/complete", right)["completion"]["total"], 2);
+        for reference in [
+            json!({"name": name}),
+            json!({"type": "ref/nonsense", "name": name}),
+            json!({"type": "ref/resource", "name": name}),
+            json!({"type": "ref/prompt", "uri": "x://y"}),
+            json!({"type": "ref/prompt", "name": format!("{prefix}none")}),
+        ] {
+            let params = json!({"ref": reference, "argument": argument});
+            assert_eq!(session.request("completion/complete", params)["error"]["code"], -32602, "{reference}");
+        }
+        // 2026-07-28 has no more the code for a resource that is not there.
+        let reference = json!({"type": "ref/resource", "uri": "none://{x}"});
+        let params = json!({"ref": reference, "argument": {"name": "x", "value": ""}});
+        assert_eq!(session.request("completion/complete", params.clone())["error"]["code"], -32002);
+        let told = modern(address, "/mcp", "completion/complete", &params, &json!({})).message();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
     }
 }
 
