@@ -279,10 +279,14 @@ impl Endpoint {
 
     /// The session that a request belongs to.
     fn session(&self, request: &RequestHead) -> Result<Session, Refused> {
-        let Some(id) = request.header("mcp-session-id") else {
-            let text = "the Mcp-Session-Id header is missing; send initialize first and repeat the id it answers";
-            return Err(Refused(400, ErrorObject::new(INVALID_REQUEST, text)));
+        let mut ids = request.all("mcp-session-id");
+        let Some(id) = ids.next() else {
+            return Err(without_session(request));
         };
+        if ids.next().is_some() {
+            let text = "there is more than one Mcp-Session-Id header";
+            return Err(Refused(400, ErrorObject::new(INVALID_REQUEST, text)));
+        }
         let session = Session::parse(id).filter(|session| !self.ended.contains(*session)).ok_or_else(|| {
             Refused(
                 404,
@@ -298,6 +302,19 @@ impl Endpoint {
             _ => Ok(session),
         }
     }
+}
+
+/// Why a message cannot be taken that names no session, by the revision that it names.
+fn without_session(request: &RequestHead) -> Refused {
+    let text = match request.header("mcp-protocol-version") {
+        Some(MODERN) => {
+            "2026-07-28 has no batches, and no responses of clients: send one request in a body, with the answers \
+            in its inputResponses"
+        }
+        Some(version) if Revision::parse(version).is_none() => return modern::unsupported(version),
+        _ => "the Mcp-Session-Id header is missing; send initialize first and repeat the id it answers",
+    };
+    Refused(400, ErrorObject::new(INVALID_REQUEST, text))
 }
 
 /// Answers a method that the route does not take.

@@ -38,6 +38,9 @@ const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 const SERVER_KEY: &str = "io.modelcontextprotocol/serverInfo";
 
+/// Header fields that repeat what the body says.
+const CHECKED_FIELDS: [&str; 3] = ["MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"];
+
 const COMPLETE: &[u8] = br#","result":{"resultType":"complete""#;
 /// What is offered may change at any moment, and is told when it does: nothing to be kept without asking.
 const CACHEABLE: &[u8] = br#","result":{"resultType":"complete","ttlMs":0,"cacheScope":"private""#;
@@ -191,6 +194,10 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
         return Err(Refused(400, ErrorObject::invalid_params(text)));
     };
     let mismatch = |text: String| Err(Refused(400, ErrorObject::new(HEADER_MISMATCH, text)));
+    // Whoever stands between may go by the one, and this server by the other.
+    if let Some(field) = CHECKED_FIELDS.iter().find(|field| request.all(field).count() > 1) {
+        return mismatch(format!("there is more than one {field} header"));
+    }
     match request.header("mcp-protocol-version") {
         Some(header) if header == version => {}
         Some(header) => {
@@ -199,9 +206,7 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
         None => return mismatch("the MCP-Protocol-Version header is missing; it repeats params._meta".to_owned()),
     }
     if version != MODERN {
-        let data = json!({"supported": supported_versions(), "requested": version});
-        let text = format!("revision {version:?} is not spoken here");
-        return Err(Refused(400, ErrorObject::new(UNSUPPORTED_PROTOCOL_VERSION, text).with_data(data)));
+        return Err(unsupported(version));
     }
     if request.header("mcp-method") != Some(method) {
         return mismatch(format!("the Mcp-Method header must be {method:?}, as in the body"));
@@ -223,6 +228,13 @@ fn check(request: &RequestHead, method: &str, params: Option<&RawValue>) -> Resu
         }
     }
     Ok(capabilities)
+}
+
+/// The answer to a revision that is not spoken here, at least not without a session.
+pub(super) fn unsupported(version: &str) -> Refused {
+    let data = json!({"supported": supported_versions(), "requested": version});
+    let text = format!("revision {version:?} is not spoken here; data.supported lists what is");
+    Refused(400, ErrorObject::new(UNSUPPORTED_PROTOCOL_VERSION, text).with_data(data))
 }
 
 /// All that we speak, newest first.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::client::{ACCEPT_BOTH, Connection, R03, R11, Reply, Session, modern};
+use crate::client::{ACCEPT_BOTH, Connection, MODERN, R03, R11, Reply, Session, modern};
 use crate::offer;
 use crate::program::{Program, Start, World};
 use crate::skill;
@@ -64,6 +64,50 @@ fn a_mistake_in_a_request_is_answered_under_its_id() {
             let told = if told.is_array() { &told[0] } else { &told };
             assert_eq!(told["error"]["message"], "a message must be an object", "{text}");
         }
+    }
+}
+
+#[test]
+fn header_fields_that_are_there_twice_are_refused() {
+    let (world, _gateway, instance) = start();
+    for (address, prefix) in ports(&world, &instance) {
+        let name = format!("{prefix}probe_tools__echo");
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}});
+        let params = json!({"name": name, "arguments": {"text": "x"}, "_meta": meta});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        let right = [("MCP-Protocol-Version", MODERN), ("Mcp-Method", "tools/call"), ("Mcp-Name", name.as_str())];
+        assert_eq!(post(address, &right, &body).message()["result"]["resultType"], "complete");
+        for twice in [("MCP-Protocol-Version", R11), ("Mcp-Method", "tools/list"), ("mcp-name", "x"), right[2]] {
+            for headers in [[&right[..], &[twice]].concat(), [&[twice], &right[..]].concat()] {
+                let reply = post(address, &headers, &body);
+                let told = reply.json();
+                assert_eq!((reply.status, &told["id"]), (400, &json!(1)), "{twice:?}: {told}");
+                assert_eq!(told["error"]["code"], -32020, "{twice:?}: {told}");
+            }
+        }
+        let sessions = [Session::open(address, R11), Session::open(address, R11)];
+        let ids = [("Mcp-Session-Id", sessions[0].id.as_str()), ("Mcp-Session-Id", sessions[1].id.as_str())];
+        let reply = post(address, &ids, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!(-32600)));
+    }
+}
+
+#[test]
+fn what_a_revision_has_not_is_refused_in_its_words() {
+    let (world, _gateway, instance) = start();
+    let version = |version| [("MCP-Protocol-Version", version)];
+    for (address, _) in ports(&world, &instance) {
+        for body in [r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, r#"{"jsonrpc":"2.0","id":1,"result":{}}"#] {
+            let reply = post(address, &version(MODERN), body);
+            let told = reply.json();
+            assert_eq!((reply.status, &told["error"]["code"]), (400, &json!(-32600)), "{told}");
+            assert!(told["error"]["message"].as_str().is_some_and(|text| text.contains("inputResponses")), "{told}");
+        }
+        let reply = post(address, &version("2031-01-01"), r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+        let told = reply.json();
+        assert_eq!((reply.status, &told["error"]["code"]), (400, &json!(-32022)), "{told}");
+        let data = &told["error"]["data"];
+        assert_eq!((&data["requested"], &data["supported"][0]), (&json!("2031-01-01"), &json!(MODERN)), "{told}");
     }
 }
 
