@@ -4,15 +4,18 @@
 //! **Invariant**: pure.
 //! Left out on purpose: tasks that a server asks of a client.
 
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use crate::jsonrpc::{self, ErrorObject, METHOD_NOT_FOUND};
+use crate::limits::ECHO_CHARS_MAX;
 use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, RawObject};
 
 /// The extension, as both sides declare it.
-use crate::limits::ECHO_CHARS_MAX;
 pub const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 /// `_meta` of what belongs to a task (2025-11-25).
 pub const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
@@ -48,9 +51,11 @@ pub enum TaskStatus {
 
 /// `params.task` of a call.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
 pub struct TaskParams {
-    /// Milliseconds that the task is to be kept for.
-    pub ttl: Option<u64>,
+    /// Milliseconds that the task is to be kept for: any number to the schema, and floating to some clients.
+    #[serde(deserialize_with = "milliseconds")]
+    pub ttl: Option<Duration>,
 }
 
 /// What the client of a request knows of tasks.
@@ -62,6 +67,13 @@ pub enum TaskUse {
     Core { owner: String, wanted: Option<TaskParams>, client: ClientCapabilities },
     /// 2026-07-28. Where the client declares the extension, the server decides which call is a task.
     Extension { declared: bool, client: ClientCapabilities },
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    let wrong = || D::Error::custom("\"ttl\" must be a number of milliseconds from 0 on");
+    let given: Option<f64> = Deserialize::deserialize(input).map_err(|_| wrong())?;
+    let given = given.map(|given| if given >= 0.0 { Ok(given / 1000.0) } else { Err(wrong()) }).transpose()?;
+    Ok(given.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
 }
 
 impl TaskSupport {
@@ -183,6 +195,28 @@ mod tests {
         for wrong in ["", "/", "x/y", "2026-11-24T08:00:00.123Z/", "2026-11-24T08:00:00.123Z"] {
             assert_eq!(self::place(wrong).map_err(|error| error.code), Err(-32602), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_time_is_any_number_of_milliseconds() {
+        let seconds = |text: &str| {
+            let params: Result<TaskParams, _> = serde_json::from_str(&format!(r#"{{"ttl":{text}}}"#));
+            params.map(|params| params.ttl).map_err(|error| error.to_string())
+        };
+        for (text, expected) in [
+            ("null", None),
+            ("0", Some(Duration::ZERO)),
+            ("60000", Some(Duration::from_secs(60))),
+            ("60000.0", Some(Duration::from_secs(60))),
+            ("6e4", Some(Duration::from_secs(60))),
+            ("1e300", Some(Duration::MAX)),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for wrong in ["-1", "\"60000\"", "true", "{}"] {
+            assert!(seconds(wrong).is_err_and(|error| error.contains("from 0 on")), "{wrong}");
+        }
+        assert_eq!(serde_json::from_str::<TaskParams>("{}").expect("it is optional"), TaskParams::default());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -54,6 +54,10 @@ impl TaskService {
             }
             TaskUse::Extension { client, .. } if tool.ask_first => self.ask_first(tool, call, *client, outlet),
             TaskUse::Extension { client, .. } => {
+                let params: InputParams = read(call)?;
+                if params.request_state.is_some() {
+                    return Err(unknown_state().into());
+                }
                 let task = self.start(tool, call, ("", *client), None)?;
                 Ok(Payload::Typed(view::created(&task)))
             }
@@ -114,7 +118,7 @@ impl TaskService {
     ) -> Result<Arc<Task>, ErrorObject> {
         let (skills, tool) = (Arc::clone(&self.skills), Arc::clone(tool));
         let (arguments, deadline) = (call.arguments.unwrap_or("{}").to_owned(), call.deadline);
-        let ttl = params.and_then(|params| params.ttl).map(Duration::from_millis);
+        let ttl = params.and_then(|params| params.ttl);
         let time_limit = tool.timeout.unwrap_or_default().max(deadline.limit());
         let is_asking_first = tool.ask_first && matches!(call.tasks, TaskUse::Extension { .. });
         let wanted = Wanted { owner, client, ttl, time_limit, tool: &tool.tool.name.clone(), is_asking_first };
@@ -154,8 +158,7 @@ impl TaskService {
                 task
             }
             Some(state) => {
-                let unknown = || ErrorObject::invalid_params("this requestState is none of ours, or too old");
-                let task = self.table.find_asking(state, &tool.tool.name).ok_or_else(unknown)?;
+                let task = self.table.find_asking(state, &tool.tool.name).ok_or_else(unknown_state)?;
                 first.extend(task.look().questions.into_keys());
                 answer(&task, params.input_responses.unwrap_or_default())?;
                 task
@@ -298,6 +301,10 @@ fn pause(
 fn read(call: &Call<'_>) -> Result<InputParams, ErrorObject> {
     serde_json::from_str(call.params)
         .map_err(|error| ErrorObject::invalid_params(format!("these params do not fit the method: {error}")))
+}
+
+fn unknown_state() -> ErrorObject {
+    ErrorObject::invalid_params("this requestState is none of ours, or too old; call again without it")
 }
 
 fn failed(error: io::Error) -> ErrorObject {

@@ -170,10 +170,8 @@ impl Task {
     /// The first ending counts.
     pub fn end(&self, ending: Ending) {
         self.change(|state| {
-            if state.ending.is_none() {
-                state.ending = Some(Arc::new(ending));
-                state.questions.clear();
-            }
+            state.ending = Some(Arc::new(ending));
+            state.questions.clear();
         });
     }
 
@@ -218,8 +216,12 @@ impl Task {
         Task::new(&wanted, ttl)
     }
 
+    /// One that has ended stays as it is.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
+        if state.ending.is_some() {
+            return;
+        }
         change(&mut state);
         state.updated = SystemTime::now();
         state.watchers.retain(|watcher| watcher.upgrade().inspect(|pipe| pipe.wake()).is_some());
@@ -334,7 +336,11 @@ mod tests {
         let task = task();
         task.ask("roots/list", "{}").expect("there is room");
         assert!(task.cancel() && !task.cancel());
+        let cancelled = task.look();
         task.end(result("{}", false));
+        task.tell("what a script says while it is ended");
+        assert!(!task.cancel());
+        assert_eq!((task.look().updated, task.look().message), (cancelled.updated, None));
         assert!(task.is_cancelled() && task.script.is_cancelled() && task.look().questions.is_empty());
         assert!(task.ask("roots/list", "{}").is_err());
         let protocol_error = Some(ErrorObject::new(-1, "x"));

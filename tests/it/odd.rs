@@ -159,3 +159,24 @@ fn errors_repeat_the_beginning_of_what_was_sent() {
         }
     }
 }
+
+#[test]
+fn odd_wishes_for_tasks() {
+    let (world, _gateway, instance) = start();
+    let offered = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    for (address, prefix) in ports(&world, &instance) {
+        let mut session = Session::open(address, R11);
+        let (name, release) = (format!("{prefix}probe_tools__hold"), world.path().join("never"));
+        let mut call = json!({"name": name, "arguments": {"release": release}, "task": {"ttl": 200_000.0}});
+        let task = session.result("tools/call", call.clone())["task"].clone();
+        assert_eq!(task["ttl"], 200_000, "{task}");
+        // Once it has ended nothing of it changes any more.
+        let cancelled = session.result("tasks/cancel", json!({"taskId": task["taskId"]}));
+        assert_eq!(session.request("tasks/cancel", json!({"taskId": task["taskId"]}))["error"]["code"], -32602);
+        assert_eq!(session.result("tasks/get", json!({"taskId": task["taskId"]})), cancelled);
+        // A call that asked nothing cannot be repeated.
+        call["requestState"] = "0123456789abcdef0123456789abcdef".into();
+        let told = modern(address, "/mcp", "tools/call", &call, &offered).message();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
+    }
+}
