@@ -20,6 +20,7 @@ use crate::http::sse;
 use crate::hub::{Hub, Told};
 use crate::jsonrpc::{self, Message, RequestId};
 use crate::limits::{FAN_OUT_TIME_MAX, SSE_COMMENT_EVERY, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::mcp::RawObject;
 use crate::mcp::params::{Object, SubscribeParams};
 use crate::os;
 
@@ -120,9 +121,8 @@ impl Endpoint {
                 Err(RecvTimeoutError::Timeout) => exchange.write(&[&sse::comment("")])?,
                 Err(RecvTimeoutError::Disconnected) => {
                     drop(subscribed);
-                    let id_value = id_value(id);
-                    let result = json!({"resultType": "complete", "_meta": {SUBSCRIPTION_KEY: id_value}});
-                    let response = jsonrpc::result(id, &jsonrpc::to_bytes(&result));
+                    let result = format!(r#"{{"resultType":"complete","_meta":{}}}"#, mark(id));
+                    let response = jsonrpc::result(id, result.as_bytes());
                     return exchange.write_last(&[&sse::encode(None, &response)]);
                 }
             }
@@ -132,13 +132,14 @@ impl Endpoint {
 
 /// A notification on a listener's stream, marked with the request that opened it.
 fn notification(method: &str, id: RequestId<'_>, params: &Value) -> Vec<u8> {
-    let mut params = params.clone();
-    params["_meta"] = json!({SUBSCRIPTION_KEY: id_value(id)});
-    jsonrpc::notification(method, Some(&jsonrpc::to_bytes(&params)))
+    let mut members: RawObject = serde_json::from_value(params.clone()).unwrap_or_default();
+    members.extend(RawValue::from_string(mark(id)).ok().map(|mark| ("_meta".to_owned(), mark)));
+    jsonrpc::notification(method, Some(&jsonrpc::to_bytes(&members)))
 }
 
-fn id_value(id: RequestId<'_>) -> Value {
-    serde_json::from_str(id.text()).unwrap_or_default()
+/// `_meta` as JSON text, with the request's id as it was sent: of a long number a float would be another one.
+fn mark(id: RequestId<'_>) -> String {
+    format!(r#"{{"{SUBSCRIPTION_KEY}":{}}}"#, id.text())
 }
 
 /// The resource that has changed, if that is what an event says.
@@ -162,12 +163,14 @@ mod tests {
 
     #[test]
     fn listeners_hear_of_their_own_request() {
-        let body = br#"{"jsonrpc":"2.0","id":"a","method":"subscriptions/listen"}"#;
-        let Ok(jsonrpc::Body::One(jsonrpc::Message::Request { id, .. })) = jsonrpc::parse(body) else {
-            panic!("a request")
-        };
-        let told = notification("notifications/tools/list_changed", id, &json!({}));
-        let expected = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"a"}}}"#;
-        assert_eq!(String::from_utf8(told).unwrap(), expected);
+        for text in [r#""a""#, "7", "123456789012345678901234567890"] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{text},"method":"subscriptions/listen"}}"#);
+            let Ok(Message::Request { id, .. }) = jsonrpc::parse_one(&body) else { panic!("a request") };
+            let told = notification("notifications/x", id, &json!({"uri": "u"}));
+            let expected = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{text}}},"uri":"u"}}}}"#
+            );
+            assert_eq!(String::from_utf8(told).expect("it is text"), expected);
+        }
     }
 }
