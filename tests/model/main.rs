@@ -5,8 +5,9 @@
 //! killed; no message reaches another client than the one it is for, although ids and progress tokens are the same in
 //! all; what a script asks is answered by the client of its call and by nobody else; a change of a resource is told to who
 //! subscribed to it and to nobody else; each follower of the lists ends up with the lists as they are; one that was away is
-//! told once of what changed and of nothing else. A task is seen only by who made it, never goes back, has the result of its own
-//! call and the same whenever it is asked for, and is not there any more once its process is dead. `SEED=7 make model` replays a seed, `SEEDS=100 make model` plays so many.
+//! told once of what changed and of nothing else. A task is seen only by who made it, never goes back, has the result of its
+//! own call and the same whenever it is asked for, and is not there any more once its process is dead. `SEED=7 make model`
+//! replays a seed, `SEEDS=100 make model` plays so many.
 //!
 //! **Bounds**: seeds are played two at a time; every wait has a deadline.
 
