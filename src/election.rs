@@ -14,6 +14,7 @@
 //! the port from a gateway that is stopped as a whole (SIGSTOP), which would serve beside its successor when it wakes.
 
 pub mod candidate;
+pub mod listener;
 pub mod passing;
 pub mod probe;
 pub mod step;
@@ -347,6 +348,6 @@ mod tests {
         assert_eq!(ask(address), 2);
         drop(again.resign());
         again.stop();
-        assert!(passing::is_tcp_listener(&given));
+        assert!(listener::is_tcp_listener(&given));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::app::error::AppError;
 use crate::config::{Config, ToolList};
-use crate::election::passing::listening;
+use crate::election::listener::listening;
 use crate::election::probe;
 use crate::endpoint::Endpoint;
 use crate::endpoint::access::Access;

@@ -28,10 +28,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketType, ipproto, recvmsg, sendmsg, sockopt,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg, sockopt,
 };
 
+use crate::election::listener::one_listener;
 use crate::election::step::Event;
 use crate::limits::{
     NAME_DESCRIPTOR_FROM, STANDBY_DESCRIPTORS_FROM, STANDBY_LINE_BYTES_MAX, STANDBYS_MAX, STANDBYS_PER_LOOK,
@@ -336,34 +337,6 @@ fn raised<T: AsFd + From<OwnedFd>>(socket: T, from: RawFd) -> T {
     rustix::io::fcntl_dupfd_cloexec(&socket, from).map(T::from).unwrap_or(socket)
 }
 
-/// The descriptor, if it is the only one and a TCP socket that listens at this address.
-pub fn one_listener(mut arrived: Vec<OwnedFd>, address: SocketAddr) -> Option<TcpListener> {
-    let one = arrived.pop().filter(|_| arrived.is_empty())?;
-    listening(one).filter(|listener| listener.local_addr().is_ok_and(|at| at == address))
-}
-
-/// The descriptor as the TCP listener that it is, if it is one.
-pub fn listening(socket: OwnedFd) -> Option<TcpListener> {
-    is_tcp_listener(&socket).then(|| TcpListener::from(socket))
-}
-
-/// Whether it is a TCP socket that listens.
-#[cfg(target_os = "linux")]
-pub fn is_tcp_listener(socket: impl AsFd) -> bool {
-    let socket = socket.as_fd();
-    let domain = sockopt::socket_domain(socket);
-    sockopt::socket_acceptconn(socket) == Ok(true)
-        && sockopt::socket_type(socket) == Ok(SocketType::STREAM)
-        && (domain == Ok(AddressFamily::INET) || domain == Ok(AddressFamily::INET6))
-        && sockopt::socket_protocol(socket) == Ok(Some(ipproto::TCP))
-}
-
-/// Asked where sockets are passed, which is on Linux alone.
-#[cfg(not(target_os = "linux"))]
-pub fn is_tcp_listener(_: impl AsFd) -> bool {
-    false
-}
-
 /// The user id that the kernel gives where the real one cannot be expressed here: it may be anybody.
 #[cfg(target_os = "linux")]
 const OVERFLOW_UID: u32 = 65_534;
@@ -379,7 +352,7 @@ mod names {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr as UnixAddr;
 
-    use rustix::net::{SocketAddrUnix, SocketFlags, connect as connect_socket, socket_with};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket, socket_with};
 
     use super::*;
 
@@ -490,7 +463,10 @@ mod tests {
         assert!(matches!(next(&mut standby, || name.look()), Word::Listener { is_lent: true, .. }));
         name.free(&version("2.0.0"));
         assert!(matches!(next(&mut standby, || {}), Word::Free(told) if told == version("2.0.0")));
-        assert!(!is_tcp_listener(&listener), "nobody has a listener any more, stopped processes included");
+        assert!(
+            !crate::election::listener::is_tcp_listener(&listener),
+            "nobody has a listener any more, stopped processes included"
+        );
         assert_eq!(super::join(address, &version("1.2.3")).err(), Some(Event::Nobody));
     }
 
@@ -586,16 +562,6 @@ mod tests {
         {
             assert!(hear_from(nonsense, |_| vec![]).is_none(), "{nonsense:?}");
         }
-    }
-
-    #[test]
-    fn one_listener_and_no_more() {
-        let (listener, address) = listener();
-        let duplicate = || OwnedFd::from(listener.try_clone().expect("a duplicate"));
-        assert!(one_listener(vec![duplicate()], address).is_some());
-        assert!(one_listener(vec![duplicate(), duplicate()], address).is_none());
-        assert!(one_listener(vec![duplicate()], "127.0.0.1:1".parse().expect("an address")).is_none());
-        assert!(one_listener(vec![], address).is_none());
     }
 
     #[test]
