@@ -3,6 +3,10 @@
 #
 #   packaging/dist.sh [TRIPLE]      into $CARGO_TARGET_DIR/dist, target/dist by default
 #
+# The standard library is built with the program, for size, where a toolchain with its sources is at hand: the one on the
+# path (rustup component add rust-src), else Debian's (rustc-web cargo-web rust-web-src).
+# docs/decisions/0006-dist-size.md has what each brings. Nothing is installed here.
+#
 # Reproducible: the same sources, toolchain and C library give the same bytes in any folder. So no path of the build may
 # get into the program (--remap-path-prefix), and the tar ball has its names sorted, its owners empty, and the time of
 # the last commit (or SOURCE_DATE_EPOCH).
@@ -12,19 +16,33 @@ export LC_ALL=C TZ=UTC
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root"
-triple="${1:-$(rustc -vV | sed -n 's/^host: //p')}"
 build="$(mkdir -p "${CARGO_TARGET_DIR:-target}" && cd "${CARGO_TARGET_DIR:-target}" && pwd)"
 version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)"
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || date +%s -r CHANGELOG.md)}"
 export SOURCE_DATE_EPOCH
 
-flags=(-Ctarget-feature=+crt-static -Crelocation-model=static -Clink-arg=-Wl,--icf=all -Clink-arg=-Wl,--build-id=none)
-for path in "$build=/build" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$(rustc --print sysroot)=/rust" "$root=/src"; do
+has_sources() { [ -e "$("$1" --print sysroot)/lib/rustlib/src/rust/library/std/Cargo.toml" ]; }
+rustc="${RUSTC:-$(command -v rustc || echo /usr/bin/rustc)}" cargo="${CARGO:-cargo}"
+if ! has_sources "$rustc" && [ -z "${RUSTC:-}" ] && [ -x /usr/bin/rustc ] && has_sources /usr/bin/rustc; then
+    rustc=/usr/bin/rustc cargo=/usr/bin/cargo
+fi
+triple="${1:-$("$rustc" -vV | sed -n 's/^host: //p')}"
+
+flags=(-Ctarget-feature=+crt-static -Crelocation-model=static -Clink-arg=-Wl,--build-id=none)
+for path in "$build=/build" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$("$rustc" --print sysroot)=/rust" "$root=/src"; do
     flags+=("--remap-path-prefix=$path")
 done
+options=(--locked --profile packaged --bins --target "$triple")
+if has_sources "$rustc"; then
+    # Without its feature "backtrace": what reads debugging symbols is of no use in a program that has none.
+    options+=(-Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size)
+    export RUSTC_BOOTSTRAP=1
+else
+    echo "dist.sh: the standard library comes as it is, since its sources are not at hand: the program gets larger" >&2
+fi
 # Encoded, as a path may hold blanks. With --target the flags are for the program alone, not for what runs during the build.
-CARGO_ENCODED_RUSTFLAGS="$(IFS=$'\x1f'; echo "${flags[*]}")" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$build" \
-    "${CARGO:-cargo}" build --locked --profile packaged --bins --target "$triple"
+RUSTC="$rustc" CARGO_ENCODED_RUSTFLAGS="$(IFS=$'\x1f'; echo "${flags[*]}")" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$build" \
+    "$cargo" build "${options[@]}"
 
 dist="$build/dist"
 name="dcc-mcp-server-$version-${triple%%-*}-linux"
