@@ -28,7 +28,7 @@ if ! has_sources "$rustc" && [ -z "${RUSTC:-}" ] && [ -x /usr/bin/rustc ] && has
 fi
 triple="${1:-$("$rustc" -vV | sed -n 's/^host: //p')}"
 
-flags=(-Ctarget-feature=+crt-static -Crelocation-model=static -Clink-arg=-Wl,--build-id=none)
+flags=(-Ctarget-feature=+crt-static -Crelocation-model=static -Cforce-frame-pointers=yes -Clink-arg=-Wl,--build-id=none)
 for path in "$build=/build" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$("$rustc" --print sysroot)=/rust" "$root=/src"; do
     flags+=("--remap-path-prefix=$path")
 done
