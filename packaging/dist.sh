@@ -4,7 +4,8 @@
 #   packaging/dist.sh [TRIPLE]      into $CARGO_TARGET_DIR/dist, target/dist by default
 #
 # The standard library is built with the program, for size, where a toolchain with its sources is at hand: the one on the
-# path (rustup component add rust-src), else Debian's (rustc-web cargo-web rust-web-src).
+# path (rustup component add rust-src), else Debian's (rustc-web cargo-web rust-web-src). TRIPLE may be
+# x86_64-unknown-linux-musl: musl is the toolchain's own (rustup target add), else Debian's (musl-tools libunwind-dev).
 # docs/decisions/0006-dist-size.md has what each brings. Nothing is installed here.
 #
 # Reproducible: the same sources, toolchain and C library give the same bytes in any folder. So no path of the build may
@@ -32,6 +33,18 @@ flags=(-Ctarget-feature=+crt-static -Crelocation-model=static -Cforce-frame-poin
 for path in "$build=/build" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$("$rustc" --print sysroot)=/rust" "$root=/src"; do
     flags+=("--remap-path-prefix=$path")
 done
+if [[ $triple == *-musl && ! -e "$("$rustc" --print target-libdir --target "$triple")/self-contained/libunwind.a" ]]; then
+    unwinder="/usr/lib/x86_64-linux-gnu/libunwind.a"
+    if ! command -v musl-gcc >/dev/null || [ ! -e "$unwinder" ] || ! has_sources "$rustc"; then
+        echo "dist.sh: $triple needs 'rustup target add $triple', or Debian's packages" \
+            "rustc-web cargo-web rust-web-src musl-tools libunwind-dev" >&2
+        exit 1
+    fi
+    # By a linker script in a folder of its own, since glibc lies beside it; its reader of compressed symbols wants lzma.
+    mkdir -p "$build/unwinder"
+    echo "GROUP ( $unwinder ${unwinder%/*}/liblzma.a )" > "$build/unwinder/libunwind.a"
+    flags+=(-Clinker=musl-gcc -Clink-self-contained=no "-Lnative=$build/unwinder")
+fi
 options=(--locked --profile packaged --bins --target "$triple")
 if has_sources "$rustc"; then
     # Without its feature "backtrace": what reads debugging symbols is of no use in a program that has none.
@@ -46,6 +59,7 @@ RUSTC="$rustc" CARGO_ENCODED_RUSTFLAGS="$(IFS=$'\x1f'; echo "${flags[*]}")" CARG
 
 dist="$build/dist"
 name="dcc-mcp-server-$version-${triple%%-*}-linux"
+[[ $triple != *-musl ]] || name+=-musl
 mkdir -p "$dist"
 rm -rf "${dist:?}"/*
 install -m 0755 "$build/$triple/packaged/dcc-mcp-server" "$dist/dcc-mcp-server"

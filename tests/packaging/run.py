@@ -18,7 +18,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MODULES = ["dist", "systemd", "container", "balancers", "upgrade", "compose", "kubernetes", "docs"]
 PACKAGES = {
-    "dist": "zsh fish mandoc bash-completion file binutils iproute2",
+    "dist": "zsh fish mandoc bash-completion file binutils iproute2 rustc-web cargo-web rust-web-src musl-tools libunwind-dev",
     "systemd": "systemd-container debootstrap dbus iproute2",
     "container": "podman buildah runc iproute2 netavark aardvark-dns catatonit",
     "balancers": "nginx haproxy openssl iproute2",
