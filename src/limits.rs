@@ -176,10 +176,9 @@ pub const BIND_RETRY_EVERY: Duration = Duration::from_millis(100);
 pub const DEATH_CONFIRMED_MAX: Duration = Duration::from_secs(2);
 /// Standbys that are given the gateway's listener; each costs it a descriptor. Beyond: they try to bind the port instead.
 pub const STANDBYS_MAX: usize = 256;
-/// The descriptors of their connections have numbers from here on, and that of the gateway's name from above them:
+/// The descriptor of the gateway's name has a number from here on, and those of their connections one just below it:
 /// `election/passing.rs` says why. The kernel's table of descriptors has room for 1,024 then, 8 KiB.
-pub const STANDBY_DESCRIPTORS_FROM: i32 = 512;
-pub const NAME_DESCRIPTOR_FROM: i32 = STANDBY_DESCRIPTORS_FROM + STANDBYS_MAX as i32;
+pub const NAME_DESCRIPTOR_FROM: i32 = 768;
 /// Connections to the gateway's name that are taken at once, before anything else is looked at.
 pub const STANDBYS_PER_LOOK: usize = 16;
 /// Bytes of a line between gateway and standby: a word, and an instance id or a version. Beyond: the connection ends.
@@ -388,6 +387,7 @@ const _: () = assert!(SEEN_TO_BE_GONE_AFTER.as_millis() >= SCAN_EVERY.as_millis(
 const _: () = assert!(ENTRY_TEXT_BYTES_MAX < ENTRY_BYTES_MAX as usize);
 const _: () =
     assert!(VERSION_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX && ENTRY_NAME_BYTES_MAX + 16 <= STANDBY_LINE_BYTES_MAX);
+const _: () = assert!(NAME_DESCRIPTOR_FROM > STANDBYS_MAX as i32 + 64 && NAME_DESCRIPTOR_FROM + 64 < 1024);
 const _: () = assert!(SSE_COMMENT_EVERY.as_secs() * 2 < IDLE_KEEP_ALIVE.as_secs());
 const _: () = assert!(RESUME_TIME_MAX.as_secs() > 2 * SSE_RETRY.as_secs() + SSE_COMMENT_EVERY.as_secs());
 const _: () = assert!(SSE_RETRY.as_millis() > WARM_UP_MAX.as_millis());

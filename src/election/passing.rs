@@ -34,9 +34,7 @@ use rustix::net::{
 
 use crate::election::listener::one_listener;
 use crate::election::step::Event;
-use crate::limits::{
-    NAME_DESCRIPTOR_FROM, STANDBY_DESCRIPTORS_FROM, STANDBY_LINE_BYTES_MAX, STANDBYS_MAX, STANDBYS_PER_LOOK,
-};
+use crate::limits::{NAME_DESCRIPTOR_FROM, STANDBY_LINE_BYTES_MAX, STANDBYS_MAX, STANDBYS_PER_LOOK};
 use crate::logging::Quoted;
 use crate::throttle::Throttle;
 use crate::version::Version;
@@ -178,8 +176,8 @@ impl Name {
 
     fn admit(&mut self, stream: UnixStream) {
         static THROTTLE: Throttle = Throttle::new();
-        let stream = raised(stream, STANDBY_DESCRIPTORS_FROM);
         let turn = self.free_turn();
+        let stream = raised(stream, NAME_DESCRIPTOR_FROM - 1 - turn as RawFd);
         let refused = match (is_of_our_user(&stream), self.standbys.len() < STANDBYS_MAX) {
             (true, true) => stream.set_nonblocking(true).and_then(|()| self.give_listener(&stream, turn)).err(),
             (true, false) => Some(io::Error::other("there are too many standbys")),
@@ -332,7 +330,8 @@ impl Line {
 /// The same socket under a number from this one on, where the process may have so many.
 ///
 /// Linux closes what a dead process had from the highest number to the lowest, hundreds of clients' connections too.
-/// What wakes the standbys shall be first of all, and the name before it, so that they find it free.
+/// What wakes the standbys shall be first of all, in the order of their turns, and the name before it, so that they find
+/// it free.
 fn raised<T: AsFd + From<OwnedFd>>(socket: T, from: RawFd) -> T {
     rustix::io::fcntl_dupfd_cloexec(&socket, from).map(T::from).unwrap_or(socket)
 }
@@ -399,7 +398,6 @@ fn is_of_our_user(_: &UnixStream) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
-    use std::os::fd::AsRawFd;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -468,26 +466,6 @@ mod tests {
             "nobody has a listener any more, stopped processes included"
         );
         assert_eq!(super::join(address, &version("1.2.3")).err(), Some(Event::Nobody));
-    }
-
-    /// See `raised`: what wakes a standby is closed before the connections of clients, and the name before that.
-    #[test]
-    fn the_name_of_a_dead_gateway_is_closed_before_the_connections_to_its_standbys() {
-        let (listener, address) = listener();
-        let mut name = take(&listener, false, "a").unwrap_or_else(|event| panic!("{event:?}"));
-        let mut standbys = [join(address), join(address)];
-        for standby in &mut standbys {
-            assert!(matches!(next(standby, || name.look()), Word::Listener { .. }));
-        }
-        let numbers: Vec<RawFd> = name.descriptors().map(|descriptor| descriptor.as_raw_fd()).collect();
-        assert_eq!(numbers.len(), 3, "the name, then its standbys");
-        assert!(numbers[0] >= NAME_DESCRIPTOR_FROM, "{numbers:?}");
-        assert!(
-            numbers[1..].iter().all(|number| (STANDBY_DESCRIPTORS_FROM..numbers[0]).contains(number)),
-            "{numbers:?}"
-        );
-        let has_room = standbys.iter().all(|standby| standby.descriptor().as_raw_fd() >= NAME_DESCRIPTOR_FROM);
-        assert!(has_room, "a standby has grown its table of descriptors before it is in a hurry");
     }
 
     #[test]

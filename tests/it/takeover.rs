@@ -100,6 +100,44 @@ fn no_client_is_refused_while_gateways_are_killed() {
     }
 }
 
+/// The kernel closes what a dead process had from the highest descriptor on: see `raised` in `election/passing.rs`.
+#[test]
+fn what_wakes_the_standbys_is_closed_before_the_connections_of_clients() {
+    if !IS_PASSED {
+        return;
+    }
+    let world = World::new();
+    let mut programs: Vec<_> = (0..3).map(|_| world.start(Start::new())).collect();
+    let gateway = the_gateway(&mut programs);
+    let clients = [(); 20].map(|()| TcpStream::connect(world.gateway()).expect("it is served"));
+    until(PATIENCE, "the name is above the two standbys, and they above the clients", || {
+        let [name, standbys, others] = descriptors_by_use(&gateway, world.gateway());
+        let is_in_order = |above: &[i32], below: &[i32]| above.iter().min() > below.iter().max();
+        name.len() == 1
+            && standbys.len() == 2
+            && others.len() > clients.len()
+            && is_in_order(&name, &standbys)
+            && is_in_order(&standbys, &others)
+    });
+}
+
+/// The gateway's descriptors: that of its name, those of its standbys, all others.
+fn descriptors_by_use(gateway: &Program, address: SocketAddr) -> [Vec<i32>; 3] {
+    let sockets = fs::read_to_string("/proc/net/unix").expect("it can be read");
+    let path = format!("@dcc-mcp-gateway/{address}");
+    let use_of = |descriptor: i32| {
+        let link = fs::read_link(format!("/proc/{}/fd/{descriptor}", gateway.pid())).unwrap_or_default();
+        let is_it =
+            |line: &[&str]| line.last() == Some(&&*path) && link.to_str() == Some(&format!("socket:[{}]", line[6]));
+        let mut lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // Its fourth column has a flag for a socket that listens.
+        lines.find(|line| is_it(line)).map_or(2, |line| usize::from(line[3] != "00010000"))
+    };
+    let mut all = [vec![], vec![], vec![]];
+    gateway.descriptors().into_iter().for_each(|descriptor| all[use_of(descriptor)].push(descriptor));
+    all
+}
+
 #[test]
 fn the_first_list_after_a_kill_is_whole_and_without_the_dead() {
     if !IS_PASSED {
