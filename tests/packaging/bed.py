@@ -4,6 +4,7 @@ Real inside: DynamicUser, state folders, capabilities, seccomp, ProtectSystem, r
 watchdog. Not enforced there: MemoryMax, TasksMax, IPAddressDeny, since the container may not set up its cgroups.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -81,7 +82,8 @@ class Bed:
         return self.sh(f"systemctl show -P {name} {unit}").strip()
 
     def off(self):
-        subprocess.run(["nsenter", "-t", self.init, "-a", "--", "systemctl", "poweroff"], capture_output=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run("nsenter", "-t", self.init, "-a", "--", "systemctl", "poweroff", check=False, timeout=30)
         try:
             self.nspawn.wait(30)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
 """What the tests of packaging share: packages by name, blocks of the guides, clients that count what failed, beds.
 
-Standard library only. Every test module runs as root in network and mount namespaces of its own (`run.py`), so that well-known
-ports and the addresses of the shipped files can be used as they are, and nothing is left behind.
+Standard library only. Every test module runs as root in namespaces of its own (`apart.py`), so that well-known ports and the
+addresses of the shipped files can be used as they are, and nothing is left behind.
 """
 
 import contextlib
@@ -29,20 +29,40 @@ TARGET = world.target().resolve()
 DIST = TARGET / "dist"
 PROGRAM = DIST / "dcc-mcp-server"
 CACHE = TARGET / "packaging"
+SCRATCH = os.environ.get("DCC_MCP_PACKAGING_FOLDER", "")  # of this module: what it writes is below it
 VERSION = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
 until = world.until
 
 
-def run(*command, check=True, input=None, timeout=300, env=None, cwd=None):
+@contextlib.contextmanager
+def group(command, **more):
+    """A process that leads a group of its own, and is killed with it where it is left early."""
+    process = subprocess.Popen(list(map(str, command)), start_new_session=True, **more)
+    try:
+        yield process
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        process.wait(30)
+
+
+def bounded(command, seconds, **more):
+    """Runs a command that may take this long; gives its exit code."""
+    with group(command, **more) as process:
+        return process.wait(seconds)
+
+
+def run(*command, check=True, timeout=300, env=None, cwd=None):
     """Runs a command; gives its output, both streams. With a list it is run as it is, a text by bash -e."""
     words = ["bash", "-euo", "pipefail", "-c", command[0]] if len(command) == 1 else list(map(str, command))
-    done = subprocess.run(
-        words, input=input, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, cwd=cwd,
-        env=os.environ | (env or {}),
-    )
-    if check and done.returncode != 0:
-        raise RuntimeError(f"{' '.join(words)[:300]} ended with {done.returncode}:\n{done.stdout[-3000:]}")
-    return done.stdout
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with group(words, text=True, cwd=cwd, env=os.environ | (env or {}), **pipes) as process:
+        told, _ = process.communicate(timeout=timeout)
+    if check and process.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)[:300]} ended with {process.returncode}:\n{told[-3000:]}")
+    return told
 
 
 def free_address(address):
@@ -56,20 +76,30 @@ def cover(folder):
     run("mount", "-t", "tmpfs", "-o", "mode=1777" if folder == "/tmp" else "mode=755", "tmpfs", folder)
 
 
+def lay_over(folder):
+    """What is written to this folder from now on is seen in this mount namespace alone. Gives what takes it away again."""
+    room = Folder()
+    run("mount", "-t", "tmpfs", "tmpfs", room.path)
+    for name in ["upper", "work"]:
+        (room / name).mkdir()
+    run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={folder},upperdir={room / 'upper'},workdir={room / 'work'}", folder)
+    return lambda: (run("umount", "-l", folder), run("umount", "-l", room.path), room.remove())
+
+
 # ---- guides ---------------------------------------------------------------------------------------------------------
 
-BLOCK = re.compile(r"<!-- (run|shown): ([^\n]*?) -->\n *```(\w+)\n(.*?)^ *```", re.S | re.M)
-USED = os.environ.get("DCC_MCP_PACKAGING_USED", "")
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"<!-- run: ([^\n]*?) -->\n *```\w+\n(.*?)^ *```", re.S | re.M)
+USED = pathlib.Path(SCRATCH).parent / "used"  # the names of blocks that any module has run
 
 
 def block(name):
     """The text of the fenced block with this name in the guides, and a note that it was run."""
-    for guide in sorted((ROOT / "docs").glob("*.md")):
-        for how, found, _, text in BLOCK.findall(guide.read_text()):
-            if how == "run" and found == name:
-                if USED:
-                    with open(USED, "a") as notes:
-                        notes.write(f"{name}\n")
+    for guide in GUIDES:
+        for found, text in BLOCK.findall(guide.read_text()):
+            if found == name:
+                with open(USED, "a") as notes:
+                    notes.write(f"{name}\n")
                 return textwrap.dedent(text)
     raise KeyError(f"no guide has a block named {name}")
 
@@ -110,7 +140,7 @@ class Folder:
     """A folder of its own that goes away."""
 
     def __init__(self):
-        self.path = pathlib.Path(tempfile.mkdtemp(prefix="dcc-mcp-packaging-"))
+        self.path = pathlib.Path(tempfile.mkdtemp(dir=SCRATCH))
 
     def __truediv__(self, name):
         return self.path / name
@@ -286,9 +316,10 @@ class Replicas:
         for address in addresses:
             free_address(address)
 
-    def start(self, address, program=PROGRAM):
+    def start(self, address, program=PROGRAM, flags=()):
         log = self.folder / f"{address}.log"
-        command = [program, "--host", address, "--registry-dir", self.registry, "--drain-timeout", "10"]
+        # What a test mounts in the namespace of this process, it sees alone.
+        command = ["unshare", "--mount", program, "--host", address, "--registry-dir", self.registry, "--drain-timeout", "10", *flags]
         self.running[address] = self.processes.start(*command, log=log)
         self.wait_ready(address)
         return self.running[address]

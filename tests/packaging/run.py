@@ -1,99 +1,160 @@
 """Runs the tests of what `packaging/` ships, on real systems: `run.py [MODULE ...]`, all of them by default.
 
-Installs by package name what they need, builds `make dist`, then runs each module in network and mount namespaces of its
-own. A test that cannot run is a failure. A skip is printed last, with its reason.
+Installs by package name what they need, builds `make dist`, then runs the modules, each apart (`apart.py`), two at a time.
+Every step has its deadline; what could not be installed, built or ended in time counts as a failure, and so does what a
+module leaves behind. A skip is printed last, with its reason.
 """
 
+import contextlib
 import importlib
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-import unittest
+import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-MODULES = ["dist", "systemd", "container", "balancers", "upgrade", "compose", "kubernetes", "docs"]
-PACKAGES = {
-    "dist": "zsh fish mandoc bash-completion file binutils iproute2 rustc-web cargo-web rust-web-src musl-tools libunwind-dev",
-    "systemd": "systemd-container debootstrap dbus iproute2",
-    "container": "podman buildah runc iproute2 netavark aardvark-dns catatonit",
-    "balancers": "nginx haproxy openssl iproute2",
-    "upgrade": "nginx openssl iproute2",
-    "compose": "docker.io docker-compose busybox-static haproxy iproute2 iptables",
-    "kubernetes": "kubectl podman buildah runc python3-venv iproute2 netavark aardvark-dns catatonit",
-    "docs": "",
+sys.path.insert(0, str(HERE))
+import apart  # noqa: E402
+import kit  # noqa: E402
+from kit import bounded  # noqa: E402
+
+TOOLCHAIN = "rustc-web cargo-web rust-web-src musl-tools libunwind-dev"
+PODMAN = "podman buildah runc netavark aardvark-dns catatonit iproute2 curl"
+# The packages that each needs, and how many seconds it may take: several times what it takes on two cores.
+MODULES = {
+    "runner": ("iproute2", 60),
+    "dist": (f"{TOOLCHAIN} zsh fish mandoc bash-completion binutils iproute2 git make gcc libc6-dev", 1500),
+    "systemd": ("systemd-container debootstrap dbus iproute2", 300),
+    "container": (f"{PODMAN} busybox-static", 300),
+    "balancers": ("nginx haproxy openssl iproute2", 600),
+    "upgrade": ("nginx openssl iproute2 git", 300),
+    "compose": ("docker.io docker-compose busybox-static haproxy iproute2 iptables curl", 450),
+    "kubernetes": (f"{PODMAN} python3-venv", 300),
+    "docs": ("systemd iproute2 curl make", 450),
 }
+# Those of one lane run one after the other. All that make control groups are in one: what a module leaves is seen by that.
+LANES = [["dist", "upgrade", "balancers"], ["runner", "systemd", "container", "compose", "kubernetes"]]
+LAST = ["docs"]  # sees to it that every block was run by somebody
+FAILURE = {"passed": 0, "failed": 1, "skips": [], "figures": []}
+UPDATE_SECONDS, INSTALL_SECONDS, BUILD_SECONDS = 180, 600, 900
+ALL_SECONDS = 2700  # for the whole, whatever happens
+
+
+class Late(Exception):
+    pass
+
+
+def be_late(*_):
+    raise Late(f"the whole was ended after {ALL_SECONDS} s")
 
 
 def install(modules):
-    wanted = sorted({name for module in modules for name in PACKAGES[module].split()})
-    known = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted], capture_output=True, text=True)
+    wanted = sorted({name for module in modules for name in MODULES[module][0].split()})
+    known = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted], capture_output=True, text=True, timeout=60)
     there = {line.split()[0] for line in known.stdout.splitlines() if line.endswith(" installed")}
     missing = [name for name in wanted if name not in there]
     if not missing:
         return
     print("installing", *missing, flush=True)
+    # The run level of a machine that starts no services: packages ask for it.
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for attempt in range(3):
-        update = subprocess.run(["apt-get", "update", "-qq"], env=environment)
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-        if update.returncode == 0 and subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode == 0:
-            return
-        time.sleep(5 * (attempt + 1))
-    raise SystemExit("the packages cannot be installed")
+    apt = ["apt-get", "-qq", "-o", "Acquire::http::Timeout=30", "-o", "DPkg::Lock::Timeout=60"]
+    for turn in range(3):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            update = bounded([*apt, "update"], UPDATE_SECONDS, env=environment)
+            command = [*apt, "install", "-y", "--no-install-recommends", *missing]
+            if update == 0 and bounded(command, INSTALL_SECONDS, env=environment, stdout=subprocess.DEVNULL) == 0:
+                return
+        time.sleep(5 * (turn + 1))
+    raise RuntimeError("the packages cannot be installed")
 
 
-def prepare(module):
-    """What has to be fetched or built before the network is left."""
-    sys.path.insert(0, str(HERE))
-    getattr(importlib.import_module(f"test_{module}"), "prepare", lambda: None)()
+def build():
+    if bounded(["make", "--no-print-directory", "dist"], BUILD_SECONDS, cwd=ROOT) != 0:
+        raise RuntimeError("make dist failed")
 
 
-def inside(module, out):
-    """In the namespaces: one module, its outcome as JSON."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    sys.path.insert(0, str(HERE))
-    suite = unittest.defaultTestLoader.loadTestsFromName(f"test_{module}")
-    result = unittest.TextTestRunner(verbosity=2, stream=sys.stdout, warnings="ignore").run(suite)
-    bad = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    skips = [f"{case}: {reason}" for case, reason in result.skipped]
-    figures = getattr(sys.modules.get(f"test_{module}"), "FIGURES", [])
-    outcome = {"passed": result.testsRun - bad - len(skips), "failed": bad, "skips": skips, "figures": figures}
-    pathlib.Path(out).write_text(json.dumps(outcome))
+def attempt(step, *words):
+    """Whether it went well; says why not."""
+    try:
+        step(*words)
+        return True
+    except Exception:  # whatever it is, it counts as a failure
+        traceback.print_exc()
+        return False
 
 
-def main(modules):
-    if os.geteuid() != 0:
-        raise SystemExit("these tests need root: namespaces, a booted systemd, container engines")
-    unknown = set(modules) - set(MODULES)
-    if unknown:
-        raise SystemExit(f"there are {', '.join(MODULES)}, not {', '.join(unknown)}")
-    modules = modules or MODULES
-    install(modules)
-    subprocess.run(["make", "--no-print-directory", "dist"], cwd=ROOT, check=True)
-    # Not in /tmp, which some tests cover.
-    folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "packaging/run"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    os.environ["DCC_MCP_PACKAGING_USED"] = str(folder / "used")
-    os.environ["DCC_MCP_PACKAGING_ALL"] = "1" if modules == MODULES else ""
-    total = {"passed": 0, "failed": 0, "skips": [], "figures": []}
+def run_module(module):
+    """Its outcome, as `apart.inside` writes it."""
+    # What has to be fetched or built before the network is left.
+    prepare = getattr(importlib.import_module(f"test_{module}"), "prepare", lambda: None)
+    if not attempt(prepare):
+        return FAILURE
+    out, seconds = pathlib.Path(kit.SCRATCH) / "outcome.json", MODULES[module][1]
+    ended, left = apart.run(module, out, seconds)
+    outcome = json.loads(out.read_text()) if out.exists() else FAILURE | {"failed": 0}
+    if ended is None:
+        print(f"{module} was ended after {seconds} s", file=sys.stderr)
+        outcome["failed"] += 1
+    elif ended != 0 and outcome["failed"] == 0:
+        print(f"{module} ended with {ended}", file=sys.stderr)
+        outcome["failed"] = 1
+    for thing in left:
+        print(f"{module} left behind: {thing}", file=sys.stderr)
+        outcome["failed"] += 1
+    return outcome
+
+
+def run_lane(modules, folder):
+    """In a process of its own. What a module says is shown as a whole when it has ended."""
+    says = os.dup(1)
     for module in modules:
-        begun, out = time.monotonic(), folder / f"{module}.json"
-        print(f"\n=== {module}", flush=True)
-        prepare(module)
-        command = ["unshare", "--mount", "--net", "--propagation", "private", sys.executable, __file__, "--inside", module, out]
-        ended = subprocess.run(command).returncode
-        outcome = json.loads(out.read_text()) if out.exists() else {"passed": 0, "failed": 1, "skips": [], "figures": []}
-        if ended != 0:
-            outcome["failed"] = max(outcome["failed"], 1)
-        total = {key: total[key] + outcome[key] for key in total}
-        print(f"=== {module}: {time.monotonic() - begun:.0f} s", flush=True)
-    shutil.rmtree(folder)
+        begun, room = time.monotonic(), folder / module
+        room.mkdir()
+        os.environ["DCC_MCP_PACKAGING_FOLDER"] = kit.SCRATCH = str(room)
+        with open(room / "log", "w+b") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            outcome = FAILURE
+            try:
+                outcome = run_module(module)
+            finally:
+                told = f"{outcome['passed']} passed, {outcome['failed']} failed, {time.monotonic() - begun:.0f} s"
+                log.seek(0)
+                os.write(says, f"\n=== {module}\n".encode() + log.read() + f"=== {module}: {told}\n".encode())
+        shutil.rmtree(room)
+        (folder / f"{module}.json").write_text(json.dumps(outcome))
+
+
+def run_all(modules, folder):
+    for lanes in (LANES, [LAST]):
+        run_lanes([[module for module in lane if module in modules] for lane in lanes], folder)
+
+
+def run_lanes(lanes, folder):
+    running = [multiprocessing.Process(target=run_lane, args=(lane, folder)) for lane in lanes if lane]
+    try:
+        for lane in running:
+            lane.start()
+        for lane in running:
+            lane.join()
+    finally:
+        for lane in running:
+            lane.terminate()
+        for lane in running:
+            lane.join()
+
+
+def report(outcomes):
+    total = {key: sum((outcome[key] for outcome in outcomes), type(outcomes[0][key])()) for key in outcomes[0]}
     print()
     for figure in total["figures"]:
         print("figure:", figure)
@@ -103,8 +164,29 @@ def main(modules):
     return 1 if total["failed"] or not total["passed"] else 0
 
 
+def main(modules):
+    if os.geteuid() != 0:
+        raise SystemExit("these tests need root: namespaces, a booted systemd, container engines")
+    unknown = set(modules) - set(MODULES)
+    if unknown:
+        raise SystemExit(f"there are {', '.join(MODULES)}, not {', '.join(unknown)}")
+    os.environ["DCC_MCP_PACKAGING_ALL"] = "" if modules else "1"
+    modules = modules or list(MODULES)
+    # So that all is taken down when this is ended from outside, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    signal.signal(signal.SIGALRM, be_late)
+    signal.alarm(ALL_SECONDS)
+    if not (attempt(install, modules) and attempt(build)):
+        return report([FAILURE])
+    # Not in /tmp, which some tests cover; and not far down: there are sockets below it, whose paths have to be short.
+    folder = pathlib.Path(tempfile.mkdtemp(dir="/var/tmp", prefix="dcc-mcp-packaging-"))
+    try:
+        attempt(run_all, modules, folder)
+        results = [folder / f"{module}.json" for module in modules]
+        return report([json.loads(result.read_text()) if result.exists() else FAILURE for result in results])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--inside"]:
-        inside(sys.argv[2], sys.argv[3])
-    else:
-        sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

