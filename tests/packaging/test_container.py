@@ -3,13 +3,31 @@
 import json
 import pathlib
 import re
+import shutil
+import tempfile
 import unittest
 
-from kit import Client, block, get, until
+from kit import PROGRAM, ROOT, VERSION, Client, block, get, until
 from podman import Podman
 
 FIGURES = []
 RUN = ["run", "-d", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--network=host"]
+RUST = re.search(r"^FROM (\S+/rust:\S+) AS builder$", (ROOT / "packaging/container/Containerfile").read_text(), re.M)[1]
+STAND_IN = {
+    "make": """#!/bin/sh -e
+[ "$*" = dist ]
+for file in Cargo.toml Cargo.lock Makefile src/main.rs packaging/dist.sh packaging/install.sh; do [ -f "$file" ]; done
+mkdir -p "$CARGO_TARGET_DIR/dist"
+cp /dcc-mcp-server "$CARGO_TARGET_DIR/dist/"
+""",
+    "apt-get": "#!/bin/sh\n",
+    "Containerfile": """FROM scratch
+COPY busybox make apt-get /bin/
+COPY dcc-mcp-server /
+ENV PATH=/bin
+RUN ["/bin/busybox", "--install", "/bin"]
+""",
+}
 
 
 class Image(unittest.TestCase):
@@ -29,15 +47,34 @@ class Image(unittest.TestCase):
         self.podman.run(*RUN, "--name", "gateway", "dcc-mcp-server", *flags)
         until("it answers", lambda: get("http://127.0.0.1:9765/readyz")[0] == 200)
 
+    def files(self, image):
+        """Those of the image; the engine adds mount points of its own."""
+        files = self.podman.sh(f"(c=$(podman create {image}); podman export $c | tar -t; podman rm $c >/dev/null) 2>/dev/null").split()
+        return {name for name in files if not re.match(r"(\.dockerenv|dev|etc|proc|run|sys|tmp)(/|$)", name) and not name.endswith("/")}
+
     def test_what_is_in_it(self):
-        files = self.podman.sh("(c=$(podman create dcc-mcp-server); podman export $c | tar -t; podman rm $c >/dev/null) 2>/dev/null").split()
-        # The engine adds mount points of its own.
-        ours = {name for name in files if not re.match(r"(\.dockerenv|dev|etc|proc|run|sys|tmp)(/|$)", name) and not name.endswith("/")}
-        self.assertEqual(ours, {"usr/local/bin/dcc-mcp-server", "var/lib/dcc-mcp/registry/README"})
+        self.assertEqual(self.files("dcc-mcp-server"), {"usr/local/bin/dcc-mcp-server", "var/lib/dcc-mcp/registry/README"})
         size = int(self.inspect("dcc-mcp-server", ".Size"))
         FIGURES.append(f"image {size / 1e6:.2f} MB")
         self.assertLess(size, 4_000_000)
         self.assertEqual(self.inspect("dcc-mcp-server", ".Config.User"), "65532:65532")
+
+    def test_the_first_stage_hands_the_program_on(self):
+        """The Rust image cannot be fetched here, so one of the same name stands in for it, whose `make dist` looks for what
+        the real one builds from, and hands out the program that is there."""
+        self.addCleanup(self.podman.sh, f"podman rmi -f built {RUST}")
+        with tempfile.TemporaryDirectory(dir=self.podman.folder.path) as folder:
+            for name, text in STAND_IN.items():
+                (pathlib.Path(folder) / name).write_text(text)
+                (pathlib.Path(folder) / name).chmod(0o755)
+            shutil.copy("/bin/busybox", folder)
+            shutil.copy(PROGRAM, folder)
+            self.podman.sh(f"podman build -q -t {RUST} {folder}")
+        out = self.podman.sh("podman build --format docker -f packaging/container/Containerfile -t built .")
+        self.assertNotIn("COPY target/dist/dcc-mcp-server", out, "nothing is taken from the host")
+        self.assertEqual(self.files("built"), self.files("dcc-mcp-server"))
+        self.assertEqual(self.inspect("built", ".Config"), self.inspect("dcc-mcp-server", ".Config"))
+        self.assertIn(VERSION, self.podman.run("run", "--rm", "--network=none", "built", "--version"))
 
     def test_the_commands_of_the_guide(self):
         self.podman.sh(block("container-run"))
