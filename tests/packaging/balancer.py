@@ -50,6 +50,10 @@ class Nginx:
         self.processes.start("nginx", "-g", "daemon off;", log=self.scratch / "log")
         until("nginx has its pid file", lambda: pathlib.Path("/run/nginx.pid").exists())
 
+    def errors(self):
+        lines = pathlib.Path("/run/nginx-error.log").read_text().splitlines()
+        return "\n".join(line for line in lines if "[error]" in line)
+
     def stop(self):
         self.processes.stop()
         for folder in ["/run", "/etc/nginx", "/etc/hosts"]:
@@ -68,7 +72,7 @@ class HAProxy:
         shutil.copy(ROOT / "packaging/haproxy/haproxy.cfg", etc / "haproxy.cfg")
         self.processes.start("haproxy", "-db", "-f", etc / "haproxy.cfg", log=self.scratch / "log")
 
-    def log(self):
+    def errors(self):
         return (self.scratch / "log").read_text()
 
     def stop(self):

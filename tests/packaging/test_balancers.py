@@ -124,7 +124,7 @@ class HAProxyRoundRobin(Balanced, unittest.TestCase):
     def test_the_commands_of_the_guide(self):
         run(block("haproxy-check"))
 
-    def test_a_replica_that_is_not_ready_is_left_alone(self):
+    def test_a_replica_that_hangs_is_left_alone(self):
         """Stopped (SIGSTOP) it accepts connections and answers nothing: the active check takes it out."""
         process = self.replicas.running[A]
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -136,4 +136,17 @@ class HAProxyRoundRobin(Balanced, unittest.TestCase):
             finally:
                 process.send_signal(subprocess.signal.SIGCONT)
 
-
+    def test_a_replica_that_is_not_ready_is_left_alone(self):
+        """One that can no longer write to the registry says so by /readyz, and serves on what reaches it all the same."""
+        inside = ["nsenter", "-t", self.replicas.running[A].pid, "-m"]
+        with self.load() as load:
+            run(*inside, "mount", "--bind", self.replicas.registry, self.replicas.registry)
+            run(*inside, "mount", "-o", "remount,bind,ro", self.replicas.registry)
+            until("it says so", lambda: get(f"http://{A}:9765/readyz")[0] == 503)
+            load.during(3)
+            before = self.answered(A)
+            self.assertGreater(load.during(2), 10)
+            self.assertEqual(self.answered(A), before, "it gets no more calls")
+            run(*inside, "umount", self.replicas.registry)
+            self.check_return(before)
+        self.assertEqual(load.failures, [])
