@@ -6,48 +6,92 @@ import re
 import shutil
 import unittest
 
-from kit import BLOCK, PROGRAM, ROOT, USED, Processes, block, cover, get, run, until
+from kit import BLOCK, GUIDES, PROGRAM, ROOT, USED, Processes, block, cover, get, lay_over, run, until
 
-GUIDES = ["install", "deployment", "security", "monitoring", "upgrade", "troubleshooting"]
-MARK = re.compile(r"<!-- (run|shown|needs a cloud): [^\n]+ -->\n$")
+MARK = re.compile(r"^ *<!-- (run|shown|needs [a-z ]+): [^\n]+ -->$")
+# In docs/skills.md: a test in src/skills/examples.rs writes these files, loads them and calls their tools.
+SKILL_FILE = re.compile(r"^`[\w.-]+/[\w./-]+`$")
+PROGRAMS = "aws cargo curl docker docker-compose haproxy journalctl kill kubectl make man mount nginx npm podman python3 rustup ss systemctl systemd-analyze"
+# Commands in running text that are no part of a block that is run, and why.
+ELSEWHERE = {
+    "cargo tree -e normal --prefix none \\| sort -u \\| wc -l": "for who counts crates",
+    "docker compose": "needs a newer engine; the same commands",
+    "docker-compose logs -f gateway-a": "follows for ever",
+    "journalctl -u dcc-mcp-gateway -f": "follows for ever",
+    "kill -9": "no command but a word for it",
+    "kubectl logs -f deploy/dcc-mcp-gateway": "needs a cluster",
+    "kubectl set image": "needs a cluster",
+    "man dcc-mcp-server": "test_dist.py has mandoc show the page",
+    "podman logs -f gateway": "test_container.py follows it until the container stops",
+    "python3 tests/clients/run.py --table": "make clients runs it",
+    "rustup target add": "needs a toolchain that can be added to",
+}
 
 
 def guides():
-    return {name: (ROOT / f"docs/{name}.md").read_text() for name in GUIDES}
+    return {str(path.relative_to(ROOT)): path.read_text() for path in GUIDES}
+
+
+def blocks(text):
+    """Language, text, and the line before of each fenced block."""
+    lines = text.splitlines()
+    fences = [at for at, line in enumerate(lines) if line.lstrip().startswith("```")]
+    for begin, end in zip(fences[::2], fences[1::2], strict=True):
+        yield lines[begin].strip(" `"), "\n".join(lines[begin + 1 : end]), lines[begin - 1]
+
+
+def run_blocks():
+    return dict(found for guide in guides().values() for found in BLOCK.findall(guide))
 
 
 class Guides(unittest.TestCase):
     def test_every_block_is_run_or_says_why_not(self):
         for name, text in guides().items():
-            opening = True
-            for fence in re.finditer(r"^ *```(\w*)$", text, re.M):
-                if opening:
-                    before = text[: fence.start()]
-                    self.assertRegex(before[-200:], MARK, f"docs/{name}.md: a block without a mark, after {before[-80:]!r}")
-                    if fence[1] == "sh":
-                        self.assertNotRegex(before.splitlines()[-1], "shown:", f"docs/{name}.md: commands are run, or need a cloud")
-                opening = not opening
+            for language, commands, before in blocks(text):
+                if name == "docs/skills.md" and SKILL_FILE.match(before):
+                    continue
+                self.assertRegex(before, MARK, f"{name}: a block without a mark:\n{commands}")
+                if language == "sh":
+                    self.assertNotRegex(before, "shown:", f"{name}: commands are run, or say what they need")
+                else:
+                    self.assertTrue(language, f"{name}: commands are marked as sh, others as what they are:\n{commands}")
 
     def test_every_named_block_is_asked_for_by_a_test(self):
         tests = "".join(path.read_text() for path in pathlib.Path(__file__).parent.glob("test_*.py"))
-        for name, text in guides().items():
-            for how, found, _, _ in BLOCK.findall(text):
-                if how == "run":
-                    self.assertTrue(f'"{found}"' in tests, f"docs/{name}.md: no test runs {found}")
+        for name in run_blocks():
+            self.assertTrue(f'"{name}"' in tests, f"no test runs {name}")
 
     def test_names_are_unique(self):
-        names = [found for text in guides().values() for how, found, _, _ in BLOCK.findall(text) if how == "run"]
+        names = [found for text in guides().values() for found, _ in BLOCK.findall(text)]
         self.assertEqual(len(names), len(set(names)))
 
+    def test_commands_in_the_text_are_run_too(self):
+        """Those in a sentence or a table: part of a block that is run, a target of make, a form that --help has, or above."""
+        told, run_here = run(PROGRAM, "--help"), "\n".join(run_blocks().values())
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+        seen = set()
+        for name, text in guides().items():
+            for span in re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M)):
+                program, *words = span.split()
+                if program == "make" and words:
+                    self.assertIn(words[0], targets, f"{name}: {span}")
+                elif program == "dcc-mcp-server":
+                    for word in words:
+                        self.assertIn(word.strip("[]"), told, f"{name}: {span}")
+                elif program in PROGRAMS.split() and words and span not in run_here:
+                    self.assertIn(span, ELSEWHERE, f"{name}: nothing runs it")
+                    seen.add(span)
+        self.assertEqual(set(ELSEWHERE) - seen, set(), "no guide has these any more")
+
     def test_links_lead_somewhere(self):
-        for file in [*(ROOT / f"docs/{name}.md" for name in GUIDES), ROOT / "README.md"]:
+        for file in [*GUIDES, *(ROOT / "docs/decisions").glob("*.md")]:
             for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
                 self.assertTrue((file.parent / link).exists(), f"{file.name}: {link}")
 
     def test_files_that_are_named_exist(self):
         for name, text in guides().items():
             for path in re.findall(r"`(packaging/[\w./@-]+)`", text):
-                self.assertTrue((ROOT / path).exists(), f"docs/{name}.md: {path}")
+                self.assertTrue((ROOT / path).exists(), f"{name}: {path}")
 
     def test_metrics_that_are_named_exist(self):
         source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
@@ -55,18 +99,17 @@ class Guides(unittest.TestCase):
             self.assertIn(metric, source)
 
     def test_flags_and_variables_that_are_named_exist(self):
-        known = run(PROGRAM, "--help") + (ROOT / "docs/configuration.md").read_text()
+        known = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
         for name, text in guides().items():
             for variable in re.findall(r"\bDCC_MCP_[A-Z_]+\b", text):
-                self.assertIn(variable, known, f"docs/{name}.md")
+                self.assertIn(variable, known, name)
 
 
 class Commands(unittest.TestCase):
     """Blocks that belong to no other test, with the program where the guides say that it is."""
 
     def setUp(self):
-        cover("/usr/local/bin")
-        self.addCleanup(run, "umount", "-l", "/usr/local/bin")
+        self.addCleanup(lay_over("/usr/local"))
         shutil.copy(PROGRAM, "/usr/local/bin/dcc-mcp-server")
         cover("/tmp")
         self.addCleanup(run, "umount", "-l", "/tmp")
@@ -107,13 +150,33 @@ class Commands(unittest.TestCase):
         self.assertIn("exposure", self.sh("security-score"))
 
     def test_removing_files(self):
-        """In a tree of its own: these are absolute paths of the system."""
-        cover("/usr/local/share")
-        self.addCleanup(run, "umount", "-l", "/usr/local/share")
+        before = set(self.files())
         run(ROOT / "packaging/install.sh", PROGRAM, "/usr/local", "/usr/local")
-        self.addCleanup(run, "rm -f /usr/local/lib/systemd/system/dcc-mcp-*")
+        self.assertEqual(len(set(self.files()) - before), 11, "the program was there")
         self.sh("remove-files")
-        self.assertEqual(run("find /usr/local/bin /usr/local/share -type f"), "")
+        units = {name for name in self.files() if name.startswith("/usr/local/lib/systemd/system/dcc-mcp-")}
+        self.assertEqual(set(self.files()) - units, before - {"/usr/local/bin/dcc-mcp-server"})
+        self.assertEqual(len(units), 3, "docs/deployment.md removes these")
+
+    def files(self):
+        return run("find /usr/local/bin /usr/local/lib/systemd /usr/local/share -type f 2>/dev/null || true").splitlines()
+
+    def test_by_hand(self):
+        """A person waits between the lines; nobody is there yet for the first ones here."""
+        commands = block("by-hand")
+        out = run(
+            f"set -m +e\n{commands}\nset -e\nuntil curl -s http://127.0.0.1:9765/instances | grep '\"total\":2'; do sleep 0.2; done\n"
+            "kill %1 %2; wait", env=self.env, cwd=ROOT, timeout=60,
+        )
+        self.assertIn('"blender"', out)
+
+    def test_skills(self):
+        """In the guide it runs in the foreground."""
+        start = block("skills-start").rstrip()
+        run(f"set -m\n{start} &\nuntil curl -s http://127.0.0.1:9765/instances | grep blender; do sleep 0.2; done\nkill %1; wait", env=self.env, cwd=ROOT, timeout=60)
+
+    def test_demo(self):
+        self.assertIn("through the one endpoint", self.sh("demo"))
 
     def test_make_install(self):
         self.assertIn("/usr/local/bin/dcc-mcp-server", self.sh("install-make"))
@@ -124,7 +187,6 @@ class WhatWasRun(unittest.TestCase):
 
     def test_every_block_was_run(self):
         if not os.environ.get("DCC_MCP_PACKAGING_ALL"):
-            return  # Some modules alone were asked for.
-        used = set(pathlib.Path(USED).read_text().split())
-        named = {found for text in guides().values() for how, found, _, _ in BLOCK.findall(text) if how == "run"}
-        self.assertEqual(named - used, set())
+            self.skipTest("some modules alone were asked for")
+        used = set(USED.read_text().split())
+        self.assertEqual(set(run_blocks()) - used, set())
