@@ -38,10 +38,11 @@ MODULES = {
     "upgrade": ("nginx openssl iproute2 git", 300),
     "compose": ("docker.io docker-compose busybox-static haproxy iproute2 iptables curl", 450),
     "kubernetes": (f"{PODMAN} python3-venv", 300),
+    "monitoring": ("prometheus iproute2", 150),
     "docs": ("systemd iproute2 curl make", 450),
 }
 # Those of one lane run one after the other. All that make control groups are in one: what a module leaves is seen by that.
-LANES = [["dist", "upgrade", "balancers"], ["runner", "systemd", "container", "compose", "kubernetes"]]
+LANES = [["dist", "upgrade", "balancers"], ["runner", "systemd", "container", "compose", "kubernetes", "monitoring"]]
 LAST = ["docs"]  # sees to it that every block was run by somebody
 FAILURE = {"passed": 0, "failed": 1, "skips": [], "figures": []}
 UPDATE_SECONDS, INSTALL_SECONDS, BUILD_SECONDS = 180, 600, 900
