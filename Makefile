@@ -20,7 +20,7 @@ check: ## formatting, clippy with warnings denied, tests that need nothing insta
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(MAKE) --no-print-directory unit replay it
 
-test: check model tiny clients conformance faults chaos ## installs whatever the tests need and runs them: what CI runs; packaging is run by hand
+test: check model tiny clients conformance faults chaos packaging ## installs whatever the tests need and runs them, as root: what CI runs
 
 unit: ## tests beside the code
 	$(CARGO) test --locked --lib
@@ -84,7 +84,7 @@ soak: ## a minute of attack on the gateway while a client calls a tool; about ei
 dist: ## one static program, a tar ball with man page and completions, checksums: into target/dist
 	packaging/dist.sh $(TRIPLE)
 
-packaging: ## what packaging/ ships, on a booted systemd, container engines, balancers; as root, installs what it needs
+packaging: ## what packaging/ ships, on a booted systemd, container engines, balancers; ten minutes; needs root; MODULES=... for some
 	$(PYTHON) tests/packaging/run.py $(MODULES)
 
 install: dist ## program, man page, completions and units below $(DESTDIR)$(PREFIX)
