@@ -1,7 +1,8 @@
 """One module of tests in mount, network and process namespaces of its own, with a deadline.
 
-**Invariant**: whatever it starts, mounts or listens on is gone with the first process of the namespaces, however that ends.
-What namespaces do not hold, the control groups, is removed; `surroundings` is compared before and after all the same.
+**Invariant**: whatever it starts, mounts or listens on is gone with the first process of the namespaces, however that ends;
+`surroundings` is compared before and after all the same. What namespaces do not hold, the control groups, is removed when
+all modules have ended.
 
 `apart.py MODULE OUT SECONDS` is that first process.
 """
@@ -38,7 +39,6 @@ def run(module, out, seconds):
             ended = process.wait(seconds + GRACE)
     finally:
         end(process)
-        remove_cgroups(cgroups() - before)
     return ended, sorted(surroundings() - before)
 
 
@@ -62,19 +62,21 @@ def children(pid):
 
 
 def surroundings():
-    """What a module could leave on this machine; compared before and after."""
-    return cgroups() | mounts() | processes() | {str(name) for name in pathlib.Path("/run/netns").glob("*")}
+    """What a module could leave on this machine; compared before and after it."""
+    return mounts() | processes()
 
 
 def cgroups():
-    """Control groups of container engines and of systemd-nspawn."""
+    """Control groups of container engines and of systemd-nspawn, which do not tell whose they are."""
     return {folder for folder, _, _ in os.walk(CGROUPS) if ENGINES & set(folder.split("/"))}
 
 
-def remove_cgroups(groups):
-    for group in sorted(groups, reverse=True):  # the innermost first
+def remove_cgroups(before):
+    """All but those that were there before; gives those that are still in use."""
+    for group in sorted(cgroups() - before, reverse=True):  # the innermost first
         with contextlib.suppress(OSError):
             os.rmdir(group)
+    return sorted(cgroups() - before)
 
 
 def mounts():

@@ -41,8 +41,7 @@ MODULES = {
     "monitoring": ("prometheus iproute2", 150),
     "docs": ("systemd iproute2 curl make", 450),
 }
-# Those of one lane run one after the other. All that make control groups are in one: what a module leaves is seen by that.
-# The first builds, the second mostly waits.
+# Those of one lane run one after the other. The first builds, the second mostly waits.
 LANES = [["dist", "upgrade"], ["runner", "systemd", "container", "compose", "kubernetes", "monitoring", "balancers"]]
 LAST = ["docs"]  # sees to it that every block was run by somebody
 FAILURE = {"passed": 0, "failed": 1, "skips": [], "figures": []}
@@ -182,12 +181,17 @@ def main(modules):
         return report([FAILURE])
     # Not in /tmp, which some tests cover; and not far down: there are sockets below it, whose paths have to be short.
     folder = pathlib.Path(tempfile.mkdtemp(dir="/var/tmp", prefix="dcc-mcp-packaging-"))
+    before = apart.cgroups()
     try:
         attempt(run_all, modules, folder)
         results = [folder / f"{module}.json" for module in modules]
-        return report([json.loads(result.read_text()) if result.exists() else FAILURE for result in results])
+        outcomes = [json.loads(result.read_text()) if result.exists() else FAILURE for result in results]
     finally:
+        left = apart.remove_cgroups(before)
         shutil.rmtree(folder, ignore_errors=True)
+    for group in left:
+        print(f"left behind: {group}")
+    return report([*outcomes, *(FAILURE for _ in left)])
 
 
 if __name__ == "__main__":
