@@ -21,7 +21,7 @@ use crate::hash::fnv64;
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
 use crate::jsonrpc::{self, ErrorObject};
-use crate::mcp::lists::{ListResult, Listed};
+use crate::mcp::lists::{ListObject, ListResult, Listed};
 use crate::mcp::mirror::Mirror;
 use crate::mcp::params::{CompleteArgument, CompleteParams};
 use crate::mcp::tasks::TaskSupport;
@@ -99,6 +99,7 @@ impl Lists {
 }
 
 fn encode(listed: Listed, objects: Vec<RawObject>) -> ListResult {
+    let objects: Vec<ListObject> = objects.iter().map(ListObject::encode).collect();
     ListResult::encode(listed, &objects.iter().collect::<Vec<_>>())
 }
 

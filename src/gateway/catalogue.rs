@@ -24,7 +24,7 @@ use crate::hub::Hub;
 use crate::limits::{
     DEATH_CONFIRMED_MAX, FAN_OUT_THREADS_MAX, INBOX_MAX, LIST_BYTES_MAX, TOOLS_FETCH_EVERY, WORKER_STOP_MAX,
 };
-use crate::mcp::RawObject;
+use crate::mcp::lists::ListObject;
 use crate::metrics;
 use crate::registry::store::Store;
 use crate::registry::{Instance, View};
@@ -39,7 +39,7 @@ pub struct Catalogue {
 pub struct CatalogueSettings {
     pub store: Store,
     /// The gateway's own tools, which come first.
-    pub own_tools: Vec<RawObject>,
+    pub own_tools: Vec<ListObject>,
     /// `--tool-list meta`: list the own tools alone; the others can be called all the same.
     pub own_tools_only: bool,
     /// Holds the token for instances of our own kind.

@@ -18,7 +18,8 @@ use crate::gateway::fan_out::{Heard, fan_out};
 use crate::gateway::names;
 use crate::gateway::snapshot::{Member, Snapshot};
 use crate::jsonrpc;
-use crate::mcp::{CallToolResult, RawObject, Tool, ToolAnnotations};
+use crate::mcp::lists::ListObject;
+use crate::mcp::{CallToolResult, Tool, ToolAnnotations};
 use crate::skills::tools::skill_tools;
 
 /// Skill tools that are asked of every instance that fits.
@@ -28,9 +29,9 @@ const INSTANCE_TOOLS: [&str; 3] = ["list_dcc_instances", "get_dcc_instance", "co
 type Arguments = Map<String, Value>;
 
 /// The definitions, as `tools/list` shows them.
-pub fn own_tools() -> Vec<RawObject> {
+pub fn own_tools() -> Vec<ListObject> {
     let skills = skill_tools().iter().cloned().map(with_routing_arguments);
-    instance_tools().into_iter().chain(skills).map(|tool| tool.raw()).collect()
+    instance_tools().into_iter().chain(skills).map(|tool| ListObject::encode(&tool.raw())).collect()
 }
 
 pub fn is_own_tool(name: &str) -> bool {

@@ -15,6 +15,7 @@ use crate::gateway::names;
 use crate::gateway::offered::{Offered, text_of};
 use crate::limits::SCRIPT_TIME_MAX;
 use crate::mcp::RawObject;
+use crate::mcp::lists::ListObject;
 use crate::mcp::mirror::Mirror;
 use crate::mcp::tasks::TaskSupport;
 use crate::registry::{Instance, Origin};
@@ -25,8 +26,8 @@ pub struct Pieces {
     pub tools: Vec<Named>,
     pub prompts: Vec<Named>,
     /// With the instance's own URIs, and sorted by them.
-    pub resources: Vec<(String, RawObject)>,
-    pub resource_templates: Vec<(String, RawObject)>,
+    pub resources: Vec<(String, ListObject)>,
+    pub resource_templates: Vec<(String, ListObject)>,
     /// The longest time that a tool asks for; zero where none does.
     pub slowest_tool: Duration,
     /// Any tool can be called as a task.
@@ -38,7 +39,7 @@ pub struct Named {
     /// Under which it is published, unless another instance has that name already.
     pub name: String,
     pub original: String,
-    pub raw: RawObject,
+    pub object: ListObject,
     pub timeout: Option<Duration>,
     pub mirror: Option<Arc<Mirror>>,
     pub task_support: TaskSupport,
@@ -77,10 +78,10 @@ impl Pieces {
 
 impl Named {
     /// The same under another name.
-    pub fn called(&self, name: &str) -> RawObject {
-        let mut raw = self.raw.clone();
-        raw.insert("name".to_owned(), to_raw_value(name).expect("strings encode"));
-        raw
+    pub fn called(&self, name: &str) -> ListObject {
+        let mut object: RawObject = serde_json::from_str(self.object.whole()).unwrap_or_default();
+        object.insert("name".to_owned(), to_raw_value(name).expect("strings encode"));
+        ListObject::encode(&object)
     }
 }
 
@@ -105,24 +106,25 @@ fn named(instance: &Instance, objects: &[RawObject]) -> Vec<Named> {
         let Some(name) = name else { continue };
         let (timeout, mirror) = (timeout_of(object), mirror_of(object));
         let task_support = if is_ours { TaskSupport::of(object) } else { TaskSupport::Forbidden };
-        let mut raw = renamed(object, ("name", &name), ("io.dcc-mcp/tool", &original), instance);
+        let mut object = renamed(object, ("name", &name), ("io.dcc-mcp/tool", &original), instance);
         if !is_ours {
             // A task there would be everybody's (`gateway/tasks.rs`).
-            raw.remove("execution");
+            object.remove("execution");
         }
-        published.push(Named { name, original, raw, timeout, mirror, task_support });
+        let object = ListObject::encode(&object);
+        published.push(Named { name, original, object, timeout, mirror, task_support });
     }
     published
 }
 
 /// Resources or templates of one instance, sorted, each with its own URI.
-fn addressed(instance: &Instance, objects: &[RawObject], member: &str) -> Vec<(String, RawObject)> {
+fn addressed(instance: &Instance, objects: &[RawObject], member: &str) -> Vec<(String, ListObject)> {
     let mut sorted: Vec<(String, &RawObject)> =
         objects.iter().filter_map(|object| Some((text_of(object, member)?, object))).collect();
     sorted.sort_by(|left, right| left.0.cmp(&right.0));
     let dress = |(uri, object): (String, &RawObject)| {
-        let raw = renamed(object, (member, &published_uri(instance, &uri)), ("io.dcc-mcp/uri", &uri), instance);
-        (uri, raw)
+        let object = renamed(object, (member, &published_uri(instance, &uri)), ("io.dcc-mcp/uri", &uri), instance);
+        (uri, ListObject::encode(&object))
     };
     sorted.into_iter().map(dress).collect()
 }

@@ -16,10 +16,10 @@ use crate::gateway::names;
 use crate::gateway::pieces::{Named, Pieces, SCHEME};
 use crate::gateway::upstream::Upstream;
 use crate::hash::list_mark;
-use crate::mcp::lists::{ListResult, Listed};
+use crate::mcp::Revision;
+use crate::mcp::lists::{ListObject, ListResult, Listed};
 use crate::mcp::mirror::Mirror;
 use crate::mcp::tasks::TaskSupport;
-use crate::mcp::{RawObject, Revision};
 use crate::registry::Origin;
 use crate::registry::entry::Status;
 use crate::session::State;
@@ -146,7 +146,7 @@ impl Snapshot {
     /// being called.
     /// Where nothing but members differs from the snapshot before, its lists are taken over.
     pub fn build(
-        own_tools: &[RawObject],
+        own_tools: &[ListObject],
         own_tools_only: bool,
         instances: &[Told<'_>],
         complete: bool,
@@ -168,7 +168,7 @@ impl Snapshot {
                 owners.entry(uri.clone()).and_modify(|owner| *owner = None).or_insert_with(owner);
                 resources.push(resource);
             }
-            templates.extend(pieces.resource_templates.iter().map(|(_, raw)| raw));
+            templates.extend(pieces.resource_templates.iter().map(|(_, object)| object));
         }
         let pieces: Vec<Arc<Pieces>> = instances.iter().map(|told| Arc::clone(told.pieces)).collect();
         let same = |before: &&Snapshot| {
@@ -178,10 +178,13 @@ impl Snapshot {
             let (lists, state) = (before.lists.clone(), before.state);
             return Snapshot { members, tool_routes, prompt_routes, owners, pieces, lists, state, complete };
         }
-        let told = tools.iter().map(|(_, raw)| &**raw).filter(|_| !own_tools_only);
+        let told = tools.iter().map(|(_, object)| &**object).filter(|_| !own_tools_only);
         let lists = Lists {
             tools: ListResult::encode(Listed::Tools, &own_tools.iter().chain(told).collect::<Vec<_>>()),
-            prompts: ListResult::encode(Listed::Prompts, &prompts.iter().map(|(_, raw)| &**raw).collect::<Vec<_>>()),
+            prompts: ListResult::encode(
+                Listed::Prompts,
+                &prompts.iter().map(|(_, object)| &**object).collect::<Vec<_>>(),
+            ),
             resources: ListResult::encode(Listed::Resources, &resources),
             resource_templates: ListResult::encode(Listed::ResourceTemplates, &templates),
         };
@@ -265,20 +268,20 @@ fn enter<'p>(
     upstream: &Arc<Upstream>,
     pieces: &'p [Named],
     routes: &mut HashMap<String, Route>,
-    listed: &mut Vec<(Cow<'p, str>, Cow<'p, RawObject>)>,
+    listed: &mut Vec<(Cow<'p, str>, Cow<'p, ListObject>)>,
 ) {
     let id = &upstream.instance.entry.instance_id;
     for piece in pieces {
-        let (mut name, mut raw) = (Cow::Borrowed(&*piece.name), Cow::Borrowed(&piece.raw));
+        let (mut name, mut object) = (Cow::Borrowed(&*piece.name), Cow::Borrowed(&piece.object));
         if routes.contains_key(&*name) {
             name = names::beside(id, &name, &piece.original).into();
-            raw = Cow::Owned(piece.called(&name));
+            object = Cow::Owned(piece.called(&name));
         }
         let Named { original, timeout, mirror, task_support, .. } = piece;
         let (upstream, mirror) = (Arc::clone(upstream), mirror.clone());
         let route = Route { upstream, name: original.clone(), timeout: *timeout, mirror, task_support: *task_support };
         routes.insert(name.to_string(), route);
-        listed.push((name, raw));
+        listed.push((name, object));
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::jsonrpc;
+use serde_json::Value;
+
 use crate::limits::LIST_BYTES_MAX;
 use crate::mcp::{RawObject, Revision};
 
@@ -45,7 +46,16 @@ impl Listed {
     }
 }
 
-/// The result of a list method, encoded once for each revision: a server sends no member that a revision does not know.
+/// An object of a list, encoded for each revision when it becomes known, so that a list is only put together.
+#[derive(Clone)]
+pub struct ListObject {
+    /// The newest one's text is whole; others that are the same are that one.
+    by_revision: [Arc<str>; Revision::ALL.len()],
+    /// For 2026-07-28.
+    modern: Arc<str>,
+}
+
+/// The result of a list method, encoded once for each revision.
 #[derive(Clone)]
 pub struct ListResult {
     by_revision: [Arc<[u8]>; Revision::ALL.len()],
@@ -55,20 +65,43 @@ pub struct ListResult {
     pub left_out: usize,
 }
 
-impl ListResult {
-    pub fn encode(listed: Listed, objects: &[&RawObject]) -> ListResult {
-        // The same ones in every revision, of which the newest has the longest text.
-        let (shown, beyond) = objects.split_at(count_that_fits(objects));
-        let newest: Arc<[u8]> = encode_list(listed, shown, Some(Revision::NEWEST)).into();
+impl ListObject {
+    pub fn encode(object: &RawObject) -> ListObject {
+        let newest: Arc<str> = encode_object(object, Some(Revision::NEWEST)).into();
         let by_revision = Revision::ALL.map(|revision| {
-            let is_later = |(later, since): &(&str, Revision)| *since > revision && has(shown, later);
+            let is_later = |(later, since): &(&str, Revision)| *since > revision && object.contains_key(*later);
             match LATER_MEMBERS.iter().any(is_later) {
-                true => encode_list(listed, shown, Some(revision)).into(),
+                true => encode_object(object, Some(revision)).into(),
                 false => Arc::clone(&newest),
             }
         });
-        let modern = if has(shown, GONE_MEMBER) { encode_list(listed, shown, None).into() } else { newest };
-        ListResult { by_revision, modern, left_out: beyond.len() }
+        let modern = if object.contains_key(GONE_MEMBER) { encode_object(object, None).into() } else { newest };
+        ListObject { by_revision, modern }
+    }
+
+    /// `None` is 2026-07-28.
+    fn text(&self, revision: Option<Revision>) -> &Arc<str> {
+        revision.map_or(&self.modern, |revision| &self.by_revision[revision as usize])
+    }
+
+    /// With all its members.
+    pub fn whole(&self) -> &str {
+        self.text(Some(Revision::NEWEST))
+    }
+}
+
+impl ListResult {
+    pub fn encode(listed: Listed, objects: &[&ListObject]) -> ListResult {
+        // The same ones in every revision, of which the newest has the longest text.
+        let (shown, beyond) = objects.split_at(count_that_fits(objects));
+        let newest: Arc<[u8]> = join(listed, shown, Some(Revision::NEWEST)).into();
+        let in_revision = |revision| {
+            let is_whole =
+                |object: &&ListObject| Arc::ptr_eq(object.text(revision), object.text(Some(Revision::NEWEST)));
+            if shown.iter().all(is_whole) { Arc::clone(&newest) } else { join(listed, shown, revision).into() }
+        };
+        let by_revision = Revision::ALL.map(|revision| in_revision(Some(revision)));
+        ListResult { by_revision, modern: in_revision(None), left_out: beyond.len() }
     }
 
     /// `None` is 2026-07-28.
@@ -85,12 +118,15 @@ const LATER_MEMBERS: [(&str, Revision); 4] = [
     ("execution", Revision::R2025_11_25),
 ];
 
+/// A member that went with 2026-07-28.
+const GONE_MEMBER: &str = "execution";
+
 /// How many objects from the first on make a list of at most `LIST_BYTES_MAX`.
-fn count_that_fits(objects: &[&RawObject]) -> usize {
+fn count_that_fits(objects: &[&ListObject]) -> usize {
     let mut left = LIST_BYTES_MAX;
-    let fits = |object: &&&RawObject| {
-        // Quotes, colon and comma of each member; braces and the comma after them.
-        let bytes: usize = object.iter().map(|(member, value)| member.len() + value.get().len() + 4).sum::<usize>() + 3;
+    let fits = |object: &&&ListObject| {
+        // With the comma after it.
+        let bytes = object.whole().len() + 1;
         let has_place = bytes <= left;
         left = left.saturating_sub(bytes);
         has_place
@@ -98,42 +134,37 @@ fn count_that_fits(objects: &[&RawObject]) -> usize {
     objects.iter().take_while(fits).count()
 }
 
-/// A member that went with 2026-07-28.
-const GONE_MEMBER: &str = "execution";
-
-fn has(objects: &[&RawObject], member: &str) -> bool {
-    objects.iter().any(|object| object.contains_key(member))
-}
-
-fn encode_list(listed: Listed, objects: &[&RawObject], revision: Option<Revision>) -> Vec<u8> {
-    let is_known = |member: &str| match revision {
-        Some(revision) => LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since),
-        None => member != GONE_MEMBER,
-    };
-    let mut out = [br#"{""#, listed.member().as_bytes(), br#"":["#].concat();
-    for (at, object) in objects.iter().enumerate() {
-        out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
-        for (at, (member, value)) in object.iter().filter(|(member, _)| is_known(member)).enumerate() {
-            out.extend_from_slice(if at == 0 { b"" } else { b"," });
-            write_text(&mut out, member);
-            out.push(b':');
-            out.extend_from_slice(value.get().as_bytes());
-        }
-        out.push(b'}');
+fn join(listed: Listed, objects: &[&ListObject], revision: Option<Revision>) -> Vec<u8> {
+    let texts = || objects.iter().map(|object| object.text(revision));
+    let mut out = Vec::with_capacity(texts().map(|text| text.len() + 1).sum::<usize>() + listed.member().len() + 8);
+    out.extend_from_slice(&[br#"{""#, listed.member().as_bytes(), br#"":["#].concat());
+    for (at, text) in texts().enumerate() {
+        out.extend_from_slice(if at == 0 { b"" } else { b"," });
+        out.extend_from_slice(text.as_bytes());
     }
     out.extend_from_slice(b"]}");
     out
 }
 
-/// A member's name; nearly all need no escaping.
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-    } else {
-        out.extend_from_slice(&jsonrpc::to_bytes(&text));
+fn encode_object(object: &RawObject, revision: Option<Revision>) -> String {
+    let is_known = |member: &str| match revision {
+        Some(revision) => LATER_MEMBERS.iter().all(|(later, since)| *later != member || revision >= *since),
+        None => member != GONE_MEMBER,
+    };
+    let mut out = String::from("{");
+    for (at, (member, value)) in object.iter().filter(|(member, _)| is_known(member)).enumerate() {
+        out.push_str(if at == 0 { "" } else { "," });
+        write_text(&mut out, member);
+        out.push(':');
+        out.push_str(value.get());
     }
+    out.push('}');
+    out
+}
+
+/// A member's name, which may need escaping.
+fn write_text(out: &mut String, text: &str) {
+    out.push_str(&Value::from(text).to_string());
 }
 
 #[cfg(test)]
@@ -144,7 +175,7 @@ mod tests {
     fn each_revision_gets_what_it_knows() {
         let tool = r#"{"name":"t","title":"T","execution":{"taskSupport":"optional"},"icons":[]}"#;
         let tool: RawObject = serde_json::from_str(tool).expect("it is an object");
-        let list = ListResult::encode(Listed::Tools, &[&tool]);
+        let list = ListResult::encode(Listed::Tools, &[&ListObject::encode(&tool)]);
         for (revision, expected) in [
             (Some(Revision::R2025_03_26), r#"{"tools":[{"name":"t"}]}"#),
             (Some(Revision::R2025_06_18), r#"{"tools":[{"name":"t","title":"T"}]}"#),
@@ -160,9 +191,9 @@ mod tests {
 
     #[test]
     fn what_has_no_place_is_left_out_from_the_end() {
-        let object = |name: &str, bytes: usize| -> RawObject {
+        let object = |name: &str, bytes: usize| {
             let text = format!(r#"{{"name":"{name}","title":"{}"}}"#, "x".repeat(bytes));
-            serde_json::from_str(&text).expect("an object")
+            ListObject::encode(&serde_json::from_str(&text).expect("an object"))
         };
         let objects = [object("a", 9 << 20), object("b", 6 << 20), object("c", 6 << 20), object("d", 1)];
         let names = |list: &ListResult, revision| {

@@ -15,6 +15,7 @@ use serde_json::value::to_raw_value;
 use super::*;
 use crate::endpoint::access::Access;
 use crate::gateway::offered::Offered;
+use crate::mcp::RawObject;
 use crate::registry::entry::tests::{Random, sample};
 use crate::registry::facts::Facts;
 use crate::registry::foreign::{Row, Rows};
