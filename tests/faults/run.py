@@ -12,7 +12,6 @@ import concurrent.futures
 import contextlib
 import os
 import pathlib
-import shutil
 import signal
 import sys
 import threading
@@ -41,7 +40,10 @@ class Studio:
         self.world = stack.enter_context(World(target() / "debug" / "dcc-mcp-server"))
         self.world.folder.chmod(0o755)
         # Not where the registry is: the program must still be found when that is gone.
-        self.world.program = shutil.copy(self.world.program, self.world.folder)
+        # By a process of its own: one that another thread forks meanwhile would keep the copy open for writing, and a file
+        # that is open for writing cannot be run.
+        run("cp", self.world.program, self.world.folder)
+        self.world.program = self.world.folder / self.world.program.name
         write_probe_skill(self.world.folder / "skills")
         self.prefix, self.far = list(prefix), far
 
