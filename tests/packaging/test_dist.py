@@ -11,15 +11,8 @@ import unittest
 from kit import DIST, Folder, PROGRAM, Processes, ROOT, TARGET, VERSION, free_address, run, until
 
 BYTES_MAX = 3_100_000  # docs/decisions/0006-dist-size.md: what is wanted, and why it is not met
-MUSL_BYTES_MAX = 2_250_000
-MUSL_TRIPLE = "x86_64-unknown-linux-musl"
-MUSL = TARGET / "musl"  # another target folder, as dist.sh empties its own `dist`
 FIGURES = []
 NAME = f"dcc-mcp-server-{VERSION}-x86_64-linux"
-
-
-def prepare():
-    run("packaging/dist.sh", MUSL_TRIPLE, cwd=ROOT, env={"CARGO_TARGET_DIR": str(MUSL)}, timeout=1800)
 
 
 class Program(unittest.TestCase):
@@ -120,27 +113,6 @@ class EmptyRoot(unittest.TestCase):
         self.assertGreater(dns.asked, 0)
 
 
-class MuslInAnEmptyRoot(EmptyRoot):
-    """The same with musl: a program of its own, smaller, with the same names of hosts."""
-
-    def program(self):
-        return MUSL / "dist/dcc-mcp-server"
-
-    def test_it_is_one_small_static_file(self):
-        self.assertNotIn("INTERP", run("readelf", "--program-headers", "--wide", self.program()))
-        self.assertNotIn(b"GNU C Library", self.program().read_bytes())
-        size = self.program().stat().st_size
-        FIGURES.append(f"program with musl {size / 1e6:.2f} MB")
-        self.assertLessEqual(size, MUSL_BYTES_MAX)
-
-    def test_a_second_build_gives_the_same_bytes(self):
-        folder = Folder()
-        self.addCleanup(folder.remove)
-        environment = {"CARGO_TARGET_DIR": str(folder / "other target")}
-        run("packaging/dist.sh", MUSL_TRIPLE, cwd=ROOT, env=environment, timeout=1800)
-        self.assertEqual((folder / "other target/dist/SHA256SUMS").read_text(), (MUSL / "dist/SHA256SUMS").read_text())
-
-
 class NameServer:
     """Answers A questions for some names at 127.0.0.53, and that there is none for all others."""
 
@@ -148,13 +120,13 @@ class NameServer:
         self.names, self.asked = names, 0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.53", 53))
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def serve(self):
         while True:
-            try:
-                query, peer = self.socket.recvfrom(512)
-            except OSError:
+            query, peer = self.socket.recvfrom(512)
+            if not query:
                 return
             self.asked += 1
             labels, at = [], 12
@@ -169,6 +141,9 @@ class NameServer:
             self.socket.sendto(head + query[12 : at + 5] + answer, peer)
 
     def stop(self):
+        """While a thread waits at a socket, closing that gives back no address: it is told first."""
+        self.socket.sendto(b"", self.socket.getsockname())
+        self.thread.join(20)
         self.socket.close()
 
 
