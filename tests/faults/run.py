@@ -43,7 +43,7 @@ class Studio:
         # By a process of its own: one that another thread forks meanwhile would keep the copy open for writing, and a file
         # that is open for writing cannot be run.
         run("cp", self.world.program, self.world.folder)
-        self.world.program = self.world.folder / self.world.program.name
+        self.world.program = self.world.folder / pathlib.Path(self.world.program).name
         write_probe_skill(self.world.folder / "skills")
         self.prefix, self.far = list(prefix), far
 
