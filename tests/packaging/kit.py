@@ -71,9 +71,16 @@ def free_address(address):
 
 
 def cover(folder):
-    """An empty folder in memory over one of the system, in this mount namespace."""
+    """An empty folder in memory over one of the system, in this mount namespace; the sources and what is built from them
+    are not hidden by it."""
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    kept = {path: os.open(path, os.O_PATH) for path in (ROOT, TARGET) if path.is_relative_to(folder)}
     run("mount", "-t", "tmpfs", "-o", "mode=1777" if folder == "/tmp" else "mode=755", "tmpfs", folder)
+    for path, descriptor in kept.items():
+        path.mkdir(parents=True, exist_ok=True)
+        # As it is: the name behind it leads to what is empty now.
+        run("mount", "--no-canonicalize", "--bind", f"/proc/{os.getpid()}/fd/{descriptor}", path)
+        os.close(descriptor)
 
 
 def lay_over(folder):
