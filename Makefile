@@ -84,7 +84,7 @@ soak: ## a minute of attack on the gateway while a client calls a tool; about ei
 dist: ## one static program, a tar ball with man page and completions, checksums: into target/dist
 	packaging/dist.sh $(TRIPLE)
 
-packaging: ## what packaging/ ships, on a booted systemd, container engines, balancers; ten minutes; needs root; MODULES=... for some
+packaging: ## what packaging/ ships, on a booted systemd, container engines, balancers; twelve minutes; needs root; MODULES=... for some
 	$(PYTHON) tests/packaging/run.py $(MODULES)
 
 install: dist ## program, man page, completions and units below $(DESTDIR)$(PREFIX)
