@@ -100,6 +100,13 @@ pub struct Observer {
     tracks: BTreeMap<String, Track>,
 }
 
+impl Death {
+    /// Whether an observer removes the files of one that died so.
+    pub fn is_for(self, is_gateway: bool) -> bool {
+        self == Death::ProcessGone || is_gateway
+    }
+}
+
 impl Instance {
     /// How an instance is called in messages to people and models.
     pub fn describe(&self) -> String {

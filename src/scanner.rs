@@ -25,7 +25,7 @@ use crate::os;
 use crate::registry::facts::{CanWrite, Facts, HostFacts};
 use crate::registry::foreign::Rows;
 use crate::registry::store::{ScanCache, Skipped, Store, StoreError};
-use crate::registry::{Death, Moment, Observer, Prune, View};
+use crate::registry::{Moment, Observer, Prune, View};
 use crate::worker::{Work, Worker};
 
 /// What takes the views; it runs on the thread `scanner` and must not wait.
@@ -276,7 +276,7 @@ impl State {
 
     fn prune(&mut self, prunes: &[Prune]) {
         let is_gateway = self.shared.is_gateway.load(Ordering::Relaxed);
-        let due = prunes.iter().filter(|prune| is_gateway || prune.death == Death::ProcessGone);
+        let due = prunes.iter().filter(|prune| prune.death.is_for(is_gateway));
         for Prune { entry, death } in due.take(PRUNES_PER_SCAN_MAX) {
             let (id, dcc) = (&entry.instance_id, &entry.dcc_type);
             match self.store.remove_dead(entry) {

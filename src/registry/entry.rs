@@ -191,6 +191,13 @@ impl Entry {
             == (&other.instance_id, other.pid, other.pid_start, &other.host_id)
     }
 
+    /// Whether both are of one sign of life: nobody has written anything in between.
+    pub fn is_same_beat(&self, other: &Entry) -> bool {
+        self.has_same_owner(other)
+            && self.heartbeat.seq == other.heartbeat.seq
+            && self.registered_at == other.registered_at
+    }
+
     /// Whether nothing but the heartbeat differs.
     pub fn says_the_same(&self, other: &Entry) -> bool {
         let mut as_other = self.clone();

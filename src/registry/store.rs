@@ -189,11 +189,7 @@ impl Store {
     }
 
     fn is_still(&self, seen: &Entry) -> Result<bool, StoreError> {
-        Ok(self.read_entry(&seen.instance_id)?.is_some_and(|there| {
-            there.has_same_owner(seen)
-                && there.heartbeat.seq == seen.heartbeat.seq
-                && there.registered_at == seen.registered_at
-        }))
+        Ok(self.read_entry(&seen.instance_id)?.is_some_and(|there| there.is_same_beat(seen)))
     }
 
     /// Looks at the whole folder. An error means that nothing is known, not that nobody is there.

@@ -123,12 +123,9 @@ impl Track {
 
     pub(super) fn seen_again(mut self, sighting: &Sighting<'_>, round: &Round) -> Track {
         let before = &self.instance.entry;
-        let has_changed = before.heartbeat.seq != sighting.entry.heartbeat.seq
-            || before.registered_at != sighting.entry.registered_at
-            || !before.has_same_owner(sighting.entry);
         self.is_awaited = false;
         self.lock = sighting.lock.cloned();
-        if has_changed {
+        if !before.is_same_beat(sighting.entry) {
             self.instance = sighting.instance(round.moment.now);
             (self.has_beaten, self.observed, self.port) = (true, Duration::ZERO, None);
             return self;
