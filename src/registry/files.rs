@@ -251,6 +251,11 @@ pub mod tests {
         }
     }
 
+    /// An invented folder, for those who only compare.
+    pub fn folder_numbered(number: u64) -> Option<FolderId> {
+        Some(FolderId(0, number, None))
+    }
+
     impl Drop for Folder {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);

@@ -1,18 +1,28 @@
-//! A seeded simulation of owners and observers on one folder: skewed clocks, pauses, crashes between any two steps,
-//! restarts, late and reordered views, a folder that nobody can write, hosts that are cut off from it.
+//! A seeded simulation of owners and observers on one folder: clocks that are wrong and set anew, pauses, crashes between
+//! any two steps, restarts with the same id, pid or count of beats, reboots, late, torn and unreadable entries, a folder
+//! that nobody can write or that is replaced, hosts that are cut off from it, rows of other implementations.
 //!
-//! **Invariant**, checked after every scan: whoever lives and can write is listed, once others could have seen it; who is
-//! dead, or cut off, is not, the stale timeout and two scans later. At the end, in peace: exactly those who live have
-//! files and are listed, by everybody, under one id each.
+//! **Invariant**, checked after every scan of every observer (`checks.rs`; of a pair, `pairs.rs`). By the truth: whoever
+//! lives and can write is listed, once others could have seen it, and stays listed; who is dead, or cut off, is not, the
+//! stale timeout and two scans later, and its files go; nothing of a living one is removed. By what the observer was
+//! shown: nobody is stale for time that was not observed, and nobody is listed who is; a port that decides has been asked,
+//! and decides as it answered. At the end, in peace: exactly those who live have files.
+//!
+//! The world is here, what befalls it in `events.rs`, what processes do and see in `deeds.rs`.
 //! **Bounds**: `SEEDS` runs (1,000 unless said), on all processors; `SEED` has one again.
-//! Left out on purpose: files and threads; only decisions are simulated.
+//! Left out on purpose: files (`store.rs`) and threads; only decisions are simulated.
 
-use std::cell::RefCell;
+mod checks;
+mod deeds;
+mod events;
+mod pairs;
+mod truth;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use self::pairs::Witness;
 use super::entry::tests::{Random, sample};
-use super::store::Found;
 use super::*;
 
 const STALE: f64 = 30.0;
@@ -25,31 +35,79 @@ const EPOCH: f64 = 1_795_000_000.0;
 /// What others know is so old at most.
 const LATE_VIEWS: usize = 8;
 const LATE: f64 = LATE_VIEWS as f64 * STEP;
-/// From the moment that a node can write until all must list it: one beat to be seen, another that proves it where no clock
-/// and no port has by then, the lateness of views, some scans.
-const NOTICED: f64 = 2.0 * BEAT + LATE + 4.0 * SCAN;
-/// From the last sign of life until nobody lists it any more; a silence counts two seconds a scan at most, and what could
-/// not be judged by time is judged by its port, which is asked every five seconds.
-const FORGOTTEN: f64 = STALE + LATE + 2.0 * SCAN + 6.0;
+/// Of the first node; the others have the next ones.
+const PORT: u16 = 1000;
+const NEVER: f64 = f64::NEG_INFINITY;
+
+/// What a process is to the registry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ours,
+    /// Of another implementation. It may hold a lock for life, and have a pid that means nothing to others of its host.
+    Row {
+        has_lock: bool,
+        is_contained: bool,
+    },
+}
 
 /// A process and what it sees.
 struct Node {
-    number: usize,
+    kind: Kind,
     entry: Entry,
     host: usize,
     is_alive: bool,
     is_gateway: bool,
-    skew: f64,
     paused_until: f64,
     next_beat: f64,
     next_scan: f64,
     can_write: bool,
     observer: Observer,
+    witnesses: Vec<Witness>,
+    /// When it looked at the folder last, and which that was.
+    looked: Option<(f64, u64)>,
+    first_look: Option<f64>,
+    /// Since when it has looked without a break.
+    reading_since: f64,
+    is_complete: bool,
+    began: f64,
     /// Removals it has decided on, and when it does what it has looked at before: a pause can be in between.
-    removing: Vec<(usize, Arc<Entry>, f64)>,
-    /// Since when it lives, is awake and can write; and since when it has not.
+    removing: Vec<Removal>,
+    /// Whose file it cannot read, and until when.
+    unreadable: Option<(usize, f64)>,
+    /// Since when it lives, is awake and can write; is awake; is dead.
     well_since: f64,
-    ill_since: f64,
+    awake_since: f64,
+    dead_since: f64,
+    /// When its process has beaten last, and before that.
+    beats: [f64; 2],
+    /// Since when its file has been there without a break; whether the folder has been replaced since it beat last.
+    there_since: f64,
+    is_taken: bool,
+}
+
+struct Removal {
+    of: usize,
+    seen: File,
+    at: f64,
+}
+
+#[derive(Clone)]
+struct File {
+    entry: Arc<Entry>,
+    written: f64,
+}
+
+struct Host {
+    boot: u64,
+    /// Its clock is so wrong; when that changed last.
+    skew: f64,
+    set_at: f64,
+    /// It has no way to the folder, nor to other hosts; when that was so last, and when it began.
+    cut_until: f64,
+    cut_last: f64,
+    cut_since: f64,
+    /// Whether it tells when a process started.
+    has_starts: bool,
 }
 
 struct Sky {
@@ -57,55 +115,21 @@ struct Sky {
     seed: u64,
     time: f64,
     start: Instant,
+    hosts: Vec<Host>,
     nodes: Vec<Node>,
     folder: Folder,
     past: Vec<Folder>,
+    /// Another number is another folder.
+    folder_number: u64,
+    /// The clock of the file system.
+    folder_skew: f64,
     full_until: f64,
-    cut_until: Vec<f64>,
-    next_pid: u32,
+    starts: u64,
     in_peace: bool,
 }
 
-/// The entry of each node, if it is there.
-type Folder = Vec<Option<Arc<Entry>>>;
-
-/// What one observer can find out at one moment.
-struct Truth<'a> {
-    host: String,
-    can_write: bool,
-    is_cut: bool,
-    /// Process id and port of those who live, and whether they can be reached: paused or not, but not where they are cut off.
-    alive: Vec<(u32, u16, bool)>,
-    /// Whether an answer is there already.
-    chance: &'a RefCell<Random>,
-}
-
-impl Facts for Truth<'_> {
-    fn host_id(&self) -> &str {
-        &self.host
-    }
-
-    fn process_is_gone(&self, pid: u32, _: Option<u64>) -> bool {
-        self.alive.iter().all(|(alive, _, _)| *alive != pid)
-    }
-
-    fn is_this_host(&self, _: &str) -> bool {
-        false
-    }
-
-    fn port_answers(&self, _: &str, port: u16, _: Instant) -> Option<bool> {
-        let is_there = self.chance.borrow_mut().below(2) == 0;
-        is_there.then(|| !self.is_cut && self.alive.iter().any(|(_, open, is_reached)| *open == port && *is_reached))
-    }
-
-    fn can_write(&self) -> bool {
-        self.can_write
-    }
-
-    fn lock_is_held(&self, _: &str) -> Option<bool> {
-        None
-    }
-}
+/// The file of each node, if it is there.
+type Folder = Vec<Option<File>>;
 
 #[test]
 fn simulation() {
@@ -136,54 +160,100 @@ impl Sky {
     fn new(seed: u64) -> Sky {
         let mut random = Random(seed);
         let count = 2 + random.below(6) as usize;
-        let hosts = 1 + random.below(3) as usize;
+        let hosts = 1 + random.below(3);
+        let hosts = (0..hosts).map(|_| Host::new(&mut random)).collect();
+        let folder_skew = skew(&mut random);
         let mut sky = Sky {
             random,
             seed,
             time: 0.0,
             start: Instant::now(),
+            hosts,
             nodes: Vec::new(),
             folder: vec![None; count],
             past: Vec::new(),
+            folder_number: 0,
+            folder_skew,
             full_until: 0.0,
-            cut_until: vec![0.0; hosts],
-            next_pid: 100,
+            starts: 0,
             in_peace: false,
         };
         for number in 0..count {
-            let node = sky.birth(number);
+            let kind = match sky.random.below(4) {
+                0 if number > 1 => {
+                    Kind::Row { has_lock: sky.random.below(2) == 0, is_contained: sky.random.below(2) == 0 }
+                }
+                _ => Kind::Ours,
+            };
+            let host = sky.random.below(sky.hosts.len() as u64) as usize;
+            let node = sky.birth(number, kind, host);
             sky.nodes.push(node);
         }
         sky
     }
 
-    fn birth(&mut self, number: usize) -> Node {
-        let skew = self.random.below(20_000) as f64 - 10_000.0;
-        let host = self.random.below(self.cut_until.len() as u64) as usize;
-        self.next_pid += 1;
+    fn birth(&mut self, number: usize, kind: Kind, host: usize) -> Node {
+        self.starts += 1;
         let mut entry = sample(&format!("n{number}"));
-        (entry.pid, entry.pid_start, entry.port) = (self.next_pid, None, 1000 + number as u16);
-        entry.host_id = format!("host/{host}");
-        entry.registered_at = EPOCH + skew + self.time;
+        entry.pid = self.free_pid(host);
+        (entry.host, entry.port) = (format!("h{host}"), PORT + number as u16);
+        (entry.pid_start, entry.host_id) = match kind {
+            Kind::Ours => (self.hosts[host].has_starts.then_some(self.starts), self.host_id(host)),
+            Kind::Row { .. } => (None, String::new()),
+        };
+        entry.registered_at = self.wall(host);
         entry.heartbeat = entry::Beat { seq: 0, at: 0.0 };
-        let is_gateway = number == 0 || self.random.below(2) == 0;
         let observer = Observer::new(Some(entry.instance_id.clone()), Duration::from_secs_f64(STALE));
         Node {
-            number,
+            kind,
             entry,
             host,
             is_alive: true,
-            is_gateway,
-            skew,
+            is_gateway: number == 0 || self.random.below(2) == 0,
             paused_until: 0.0,
             next_beat: self.time,
             next_scan: self.time + self.random.below(500) as f64 / 1000.0,
             can_write: true,
             observer,
+            witnesses: self.folder.iter().map(|_| Witness::default()).collect(),
+            looked: None,
+            first_look: None,
+            reading_since: f64::INFINITY,
+            is_complete: false,
+            began: self.time,
             removing: Vec::new(),
+            unreadable: None,
             well_since: self.time,
-            ill_since: f64::INFINITY,
+            awake_since: self.time,
+            dead_since: f64::INFINITY,
+            beats: [NEVER; 2],
+            there_since: f64::INFINITY,
+            is_taken: false,
         }
+    }
+
+    /// The lowest that no living process of the host has: the dead one's, as a rule, and the same on each host.
+    fn free_pid(&self, host: usize) -> u32 {
+        let is_free =
+            |pid: &u32| !self.nodes.iter().any(|node| node.is_alive && node.host == host && node.entry.pid == *pid);
+        (10..).find(is_free).expect("there are few processes")
+    }
+
+    fn host_id(&self, host: usize) -> String {
+        format!("host/{host}/{}", self.hosts[host].boot)
+    }
+
+    fn wall(&self, host: usize) -> f64 {
+        EPOCH + self.hosts[host].skew + self.time
+    }
+
+    /// When a file changed last, by the clock of the file system.
+    fn modified(&self, file: &File) -> f64 {
+        EPOCH + self.folder_skew + file.written
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_secs_f64(self.time)
     }
 
     fn run(mut self) {
@@ -197,199 +267,36 @@ impl Sky {
             self.past.push(self.folder.clone());
             let old = self.past.len().saturating_sub(LATE_VIEWS);
             self.past.drain(..old);
+            self.check_the_files();
         }
         self.check_the_end();
     }
 
-    /// Draws what goes wrong in this step.
-    fn happen(&mut self) {
-        if self.in_peace {
-            self.full_until = self.full_until.min(self.time);
-            self.cut_until.iter_mut().for_each(|until| *until = until.min(self.time));
-            self.nodes.iter_mut().for_each(|node| node.paused_until = node.paused_until.min(self.time));
-        } else {
-            let length = |random: &mut Random| 2.0 + random.below(60) as f64;
-            match self.random.below(600) {
-                0 => self.full_until = self.time + length(&mut self.random),
-                1 | 2 => {
-                    let host = self.random.below(self.cut_until.len() as u64) as usize;
-                    self.cut_until[host] = self.time + length(&mut self.random);
-                }
-                _ => {}
-            }
-            for number in 0..self.nodes.len() {
-                match self.random.below(1500) {
-                    0 | 1 => self.nodes[number].is_alive = false,
-                    2 | 3 => self.nodes[number].paused_until = self.time + length(&mut self.random),
-                    4..20 if !self.nodes[number].is_alive => self.restart(number),
-                    _ => {}
-                }
-            }
-        }
-        for number in 0..self.nodes.len() {
-            let is_well = self.is_well(number);
-            let node = &mut self.nodes[number];
-            match is_well {
-                true if node.well_since.is_infinite() => (node.well_since, node.ill_since) = (self.time, f64::INFINITY),
-                false if node.ill_since.is_infinite() => (node.ill_since, node.well_since) = (self.time, f64::INFINITY),
-                _ => {}
-            }
-        }
-    }
-
-    /// The same id in another process, which has seen nothing yet.
-    fn restart(&mut self, number: usize) {
-        let before = (self.nodes[number].well_since, self.nodes[number].ill_since);
-        let mut node = self.birth(number);
-        (node.well_since, node.ill_since) = before;
-        self.nodes[number] = node;
-    }
-
     fn is_cut(&self, number: usize) -> bool {
-        self.time < self.cut_until[self.nodes[number].host]
+        self.time < self.hosts[self.nodes[number].host].cut_until
+    }
+
+    fn is_awake(&self, number: usize) -> bool {
+        self.nodes[number].is_alive && self.time >= self.nodes[number].paused_until
     }
 
     fn is_well(&self, number: usize) -> bool {
-        let node = &self.nodes[number];
-        node.is_alive && self.time >= node.paused_until && !self.is_cut(number) && self.time >= self.full_until
+        self.is_awake(number) && !self.is_cut(number) && self.time >= self.full_until
     }
+}
 
-    fn act(&mut self, number: usize) {
-        let node = &self.nodes[number];
-        if !node.is_alive || self.time < node.paused_until {
-            return;
-        }
-        self.remove(number);
-        if self.time >= self.nodes[number].next_beat {
-            self.beat(number);
-        }
-        if self.time >= self.nodes[number].next_scan {
-            self.look(number);
-            self.nodes[number].next_scan = self.time + SCAN;
-        }
+impl Host {
+    fn new(random: &mut Random) -> Host {
+        let (skew, has_starts) = (skew(random), random.below(3) > 0);
+        Host { boot: 0, skew, set_at: NEVER, cut_until: 0.0, cut_last: NEVER, cut_since: f64::INFINITY, has_starts }
     }
+}
 
-    fn beat(&mut self, number: usize) {
-        let can_write = self.time >= self.full_until && !self.is_cut(number);
-        let time = self.time;
-        let node = &mut self.nodes[number];
-        node.can_write = can_write;
-        node.next_beat = time + if can_write { BEAT } else { 1.0 };
-        if can_write {
-            node.entry.heartbeat = entry::Beat { seq: node.entry.heartbeat.seq + 1, at: EPOCH + node.skew + time };
-            self.folder[number] = Some(Arc::new(node.entry.clone()));
-        }
-    }
-
-    /// Removes what was looked at before, and looks at it once more. Between that and the removal there is no step here; that
-    /// the system could still let somebody write in between is drawn, and costs the owner its entry until its next beat.
-    fn remove(&mut self, number: usize) {
-        let (is_cut, time) = (self.is_cut(number), self.time);
-        let is_due = |(_, _, at): &(usize, Arc<Entry>, f64)| *at <= time;
-        let due: Vec<_> = self.nodes[number].removing.extract_if(.., |removing| is_due(removing)).collect();
-        for (dead, entry, _) in due.iter().filter(|_| !is_cut) {
-            let is_unlucky = self.random.below(10) == 0;
-            if !is_unlucky && !self.is_still(*dead, entry) {
-                continue;
-            }
-            self.folder[*dead] = None;
-            let owner = &mut self.nodes[*dead];
-            if owner.well_since.is_finite() {
-                owner.well_since = time;
-            }
-        }
-    }
-
-    fn is_still(&self, number: usize, seen: &Entry) -> bool {
-        self.folder[number].as_ref().is_some_and(|there| {
-            there.has_same_owner(seen)
-                && there.heartbeat.seq == seen.heartbeat.seq
-                && there.registered_at == seen.registered_at
-        })
-    }
-
-    fn look(&mut self, number: usize) {
-        let chance = RefCell::new(Random(self.random.next()));
-        let is_cut = self.is_cut(number);
-        let is_reached = |node: &Node| self.time >= self.cut_until[node.host];
-        let alive = self.nodes.iter().filter(|node| node.is_alive);
-        let alive = alive.map(|node| (node.entry.pid, node.entry.port, is_reached(node))).collect();
-        let node = &self.nodes[number];
-        let host = format!("host/{}", node.host);
-        let facts = Truth { host, can_write: node.can_write, is_cut, alive, chance: &chance };
-        let now = self.start + Duration::from_secs_f64(self.time);
-        let moment = Moment { now, wall: EPOCH + node.skew + self.time };
-        let (view, prunes) = if is_cut {
-            (self.nodes[number].observer.observe_failure("cut off".to_owned(), moment, &facts), Vec::new())
-        } else {
-            let scan = self.view();
-            self.nodes[number].observer.observe(&scan, &Rows::default(), moment, &facts)
-        };
-        let due = prunes.into_iter().filter(|prune| self.nodes[number].is_gateway || prune.death == Death::ProcessGone);
-        let dead: Vec<Arc<Entry>> = due.map(|prune| prune.entry).collect();
-        for seen in dead {
-            let of = self.nodes.iter().find(|node| node.entry.instance_id == seen.instance_id);
-            let of = of.expect("every entry is a node's").number;
-            if self.is_still(of, &seen) && self.random.below(10) > 0 {
-                let pause = if self.random.below(4) == 0 { self.random.below(8) as f64 * STEP } else { 0.0 };
-                self.nodes[number].removing.push((of, seen, self.time + pause));
-            }
-        }
-        self.check(number, &view);
-    }
-
-    /// The folder as somebody sees it: each entry as of some moment of the last seconds.
-    fn view(&mut self) -> Scan {
-        let mut found = Vec::new();
-        for number in 0..self.nodes.len() {
-            let back = self.random.below(1 + self.past.len() as u64) as usize;
-            let then = if back == 0 { &self.folder } else { &self.past[self.past.len() - back] };
-            if let Some(entry) = &then[number] {
-                found.push(Found { entry: entry.clone(), modified: 0.0, readable: true });
-            }
-        }
-        Scan { found, ..Scan::default() }
-    }
-
-    fn check(&self, number: usize, view: &View) {
-        let listed: Vec<&str> = view.instances.iter().map(|instance| instance.entry.instance_id.as_str()).collect();
-        let observer = &self.nodes[number];
-        let awake_for = self.time - observer.well_since;
-        for (other, node) in self.nodes.iter().enumerate() {
-            let id = node.entry.instance_id.as_str();
-            let is_listed = listed.contains(&id);
-            assert_eq!(listed.iter().filter(|listed| **listed == id).count(), usize::from(is_listed), "one place each");
-            let well_for = self.time - node.well_since.max(observer.well_since);
-            assert!(
-                is_listed || !(self.is_well(other) && self.is_well(number) && well_for > NOTICED),
-                "{id} is well since {} and not listed by n{number} at {}; SEED={}",
-                node.well_since,
-                self.time,
-                self.seed
-            );
-            // One that is paused, or cannot write because nobody can, is judged by its port, which the system keeps open.
-            let is_away = !node.is_alive || self.is_cut(other);
-            let away_for = (self.time - node.ill_since).min(awake_for);
-            assert!(
-                !is_listed || other == number || !is_away || away_for <= FORGOTTEN,
-                "{id} is away since {} and listed by n{number} at {}; SEED={}",
-                node.ill_since,
-                self.time,
-                self.seed
-            );
-        }
-    }
-
-    fn check_the_end(&mut self) {
-        let has_gateway = self.nodes.iter().any(|node| node.is_alive && node.is_gateway);
-        for (node, file) in self.nodes.iter().zip(&self.folder) {
-            let id = &node.entry.instance_id;
-            assert!(file.is_some() || !node.is_alive, "{id} lives and has no entry; SEED={}", self.seed);
-            assert!(
-                file.is_none() || node.is_alive || !has_gateway,
-                "{id} is dead and has an entry; SEED={}",
-                self.seed
-            );
-        }
+/// How wrong a clock is: not at all, around the stale timeout, by hours.
+fn skew(random: &mut Random) -> f64 {
+    match random.below(4) {
+        0 | 1 => 0.0,
+        2 => random.below(100) as f64 - 50.0,
+        _ => random.below(20_000) as f64 - 10_000.0,
     }
 }
