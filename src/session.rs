@@ -47,20 +47,19 @@ impl Session {
 
     /// Reads an id that this program wrote, in whichever process; `None` for any other text.
     pub fn parse(id: &str) -> Option<Session> {
-        let mut parts = id.split('-');
-        let (revision, client, born, key) = match (parts.next()?, parts.next()?, parts.next()?, parts.next()?) {
-            ("dcc1", revision, client, born) => (revision, client, born, parts.next()?),
-            _ => return None,
-        };
-        let bits = hex(client, 2)?;
-        let session = Session {
-            revision: Revision::ALL.into_iter().find(|known| compact(*known).eq(revision.bytes()))?,
-            client: ClientCapabilities::from_bits(bits),
-            born: State::parse(born)?,
-            key: hex(key, 32)?,
-        };
+        let mut rest = Reader(id.as_bytes());
+        rest.skip(b"dcc1-")?;
+        let revision = rest.take(8)?;
+        let revision = Revision::ALL.into_iter().find(|known| compact(*known).eq(revision.iter().copied()))?;
+        rest.skip(b"-")?;
+        let bits = rest.hex(2)? as u32;
+        let client = ClientCapabilities::from_bits(bits);
+        rest.skip(b"-")?;
+        let born = rest.state()?;
+        rest.skip(b"-")?;
+        let key = u128::from(rest.hex(16)?) << 64 | u128::from(rest.hex(16)?);
         // One id has one spelling, or an ended session could come back as another.
-        (parts.next().is_none() && session.client.bits() == bits).then_some(session)
+        (rest.is_empty() && client.bits() == bits).then_some(Session { revision, client, born, key })
     }
 }
 
@@ -74,9 +73,8 @@ impl fmt::Display for Session {
 impl State {
     /// Reads what `Display` wrote.
     pub fn parse(text: &str) -> Option<State> {
-        let mut parts = text.split('.').map(|part| hex(part, 8));
-        let state = State { tools: parts.next()??, prompts: parts.next()??, resources: parts.next()?? };
-        parts.next().is_none().then_some(state)
+        let mut rest = Reader(text.as_bytes());
+        rest.state().filter(|_| rest.is_empty())
     }
 }
 
@@ -110,16 +108,44 @@ fn compact(revision: Revision) -> impl Iterator<Item = u8> {
     revision.as_str().bytes().filter(|byte| *byte != b'-')
 }
 
-/// Exactly so many digits, 32 at most, as they are written here: lower case.
-fn hex<T: TryFrom<u128>>(text: &str, digits: usize) -> Option<T> {
-    let digit = |byte| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let add = |sum: u128, byte| digit(byte).map(|digit| sum << 4 | u128::from(digit));
-    let sum = (text.len() == digits).then(|| text.bytes().try_fold(0, add)).flatten()?;
-    sum.try_into().ok()
+/// What is left of a text whose parts have fixed lengths.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn skip(&mut self, text: &[u8]) -> Option<()> {
+        self.0 = self.0.strip_prefix(text)?;
+        Some(())
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(bytes)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// So many digits, 16 at most, as they are written here: lower case.
+    fn hex(&mut self, digits: usize) -> Option<u64> {
+        self.take(digits)?.iter().try_fold(0, |sum, byte| {
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'f' => byte - b'a' + 10,
+                _ => return None,
+            };
+            Some(sum << 4 | u64::from(digit))
+        })
+    }
+
+    fn state(&mut self) -> Option<State> {
+        let tools = self.hex(8)? as u32;
+        self.skip(b".")?;
+        let prompts = self.hex(8)? as u32;
+        self.skip(b".")?;
+        Some(State { tools, prompts, resources: self.hex(8)? as u32 })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 #[cfg(test)]
