@@ -6,9 +6,15 @@
 use crate::http::head::RequestHead;
 use crate::jsonrpc::{ErrorObject, INVALID_REQUEST};
 
+/// What nearly all clients send, so that it need not be taken apart.
+const USUAL_ACCEPT: &str = "application/json, text/event-stream";
+
 /// 415 or 406 with the reason, unless the message is JSON and both forms of an answer are taken.
 pub fn check(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
     check_content_type(request)?;
+    if request.header("accept") == Some(USUAL_ACCEPT) {
+        return Ok(());
+    }
     if !accepts(request, "application/json") || !accepts(request, "text/event-stream") {
         let text = "send \"Accept: application/json, text/event-stream\": an answer may come as either";
         return Err((406, ErrorObject::new(INVALID_REQUEST, text)));
@@ -19,7 +25,7 @@ pub fn check(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
 /// 415 unless the body is said to be JSON.
 pub fn check_content_type(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
     let content_type = request.header("content-type").unwrap_or_default();
-    if media_type(content_type).eq_ignore_ascii_case("application/json") {
+    if content_type == "application/json" || media_type(content_type).eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     Err((415, ErrorObject::new(INVALID_REQUEST, "send the message with \"Content-Type: application/json\"")))
