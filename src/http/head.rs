@@ -9,6 +9,7 @@
 //! Left out on purpose: the bodies themselves (`chunked.rs`, `connection.rs`, `client.rs`).
 
 use std::borrow::Cow;
+use std::io::BufRead;
 use std::mem::MaybeUninit;
 
 use crate::http::fields::{BodyLength, Fields, HeadError, Span, bad};
@@ -66,28 +67,29 @@ pub struct ResponseHead {
     body: BodyLength,
 }
 
-/// Where the head at the beginning of `bytes` ends, once it is whole. `scanned` is how far it was looked through before.
+/// Where the head at the beginning of `bytes` ends, once it is whole. `scanned` is where its lines that were looked at
+/// before end.
 pub fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, HeadError> {
     // What is beyond the bound decides nothing, or it would matter how much has come at once.
-    let bytes = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
-    while let Some(step) = bytes[*scanned..].iter().position(|b| matches!(b, b'\r' | b'\n')) {
-        let at = *scanned + step;
-        *scanned = at;
-        if bytes[at] == b'\n' {
-            return Err(bad("a line of the head ends in LF without CR"));
-        }
-        match bytes.get(at + 1) {
-            None => return too_long(bytes),
-            Some(b'\n') => {}
-            Some(_) => return Err(bad("the head has a CR without LF")),
-        }
-        *scanned = at + 2;
-        if at >= 2 && bytes[at - 2..at] == *b"\r\n" {
-            return Ok(Some(at + 2));
+    let bytes = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
+    loop {
+        let rest = bytes.get(*scanned..).unwrap_or_default();
+        // Looks at many bytes at once, and cannot fail on bytes in memory.
+        let length = (&mut &*rest).skip_until(b'\n').unwrap_or(0);
+        let line = rest.get(..length).unwrap_or_default();
+        let (text, end) = match line {
+            [text @ .., b'\r', b'\n'] => (text, "\r\n"),
+            [text @ .., b'\n'] => (text, "\n"),
+            [text @ .., b'\r'] | text => (text, ""),
+        };
+        match end {
+            _ if text.contains(&b'\r') => return Err(bad("the head has a CR without LF")),
+            "" => return too_long(bytes),
+            "\n" => return Err(bad("a line of the head ends in LF without CR")),
+            _ if text.is_empty() && *scanned > 0 => return Ok(Some(*scanned + length)),
+            _ => *scanned += length,
         }
     }
-    *scanned = bytes.len();
-    too_long(bytes)
 }
 
 fn too_long(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
@@ -257,7 +259,10 @@ impl ResponseHead {
             return Err(bad("the response head begins with an empty line"));
         }
         self.fields.text.clear();
-        self.fields.text.push_str(&String::from_utf8_lossy(bytes));
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.fields.text.push_str(text),
+            Err(_) => self.fields.text.push_str(&String::from_utf8_lossy(bytes)),
+        }
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let outcome = httparse::ParserConfig::default().parse_response_with_uninit_headers(
