@@ -9,10 +9,11 @@ pub fn compact(text: &str) -> String {
     text.chars().filter(|c| inside.take(*c) || !matches!(c, ' ' | '\n' | '\r' | '\t')).collect()
 }
 
-/// Whether arrays and objects are nested deeper than `limit`.
+/// Whether arrays and objects of a valid text are nested deeper than `limit`.
 pub fn is_deeper_than(text: &str, limit: usize) -> bool {
-    // Most text has too few brackets for it, and counting them costs far less than reading strings.
-    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= limit {
+    // Most text is too short or has too few brackets for it, and counting them costs far less than reading strings. That
+    // bit is all that `{` and `[` differ in.
+    if text.len() <= 2 * limit || text.bytes().filter(|byte| byte | 0x20 == b'{').count() <= limit {
         return false;
     }
     let (mut depth, mut inside) = (0_usize, Inside::default());
