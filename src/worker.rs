@@ -89,15 +89,16 @@ impl<M: Send + 'static> Worker<M> {
 
 /// Starts a thread of the program. Its death by panic ends the process.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    spawn_as(thread::Builder::new(), name, body)
+    spawn_as(thread::Builder::new(), name, Box::new(body))
 }
 
 /// The same with a stack of this size, for threads of which there may be thousands.
 pub fn spawn_small(name: &str, stack_bytes: usize, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    spawn_as(thread::Builder::new().stack_size(stack_bytes), name, body)
+    spawn_as(thread::Builder::new().stack_size(stack_bytes), name, Box::new(body))
 }
 
-fn spawn_as(builder: thread::Builder, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+/// Boxed, so that there is one copy of this in the program and not one for each thread's work.
+fn spawn_as(builder: thread::Builder, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     let name = name.to_owned();
     builder.name(name.clone()).spawn(move || {
         let _guard = EndProcessOnPanic { name };
