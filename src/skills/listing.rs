@@ -12,8 +12,7 @@ use crate::limits::OFFER_LIST_BYTES_MAX;
 /// Something that a list shows.
 pub trait Listed {
     /// What it is called, in the log.
-    const KIND: &'static str;
-
+    fn kind(&self) -> &'static str;
     /// By what it is asked for; unique on an instance.
     fn key(&self) -> &str;
     /// By what else it can be asked for where it is the only one.
@@ -41,32 +40,10 @@ impl<T> Default for Listing<T> {
 impl<T: Listed> Listing<T> {
     /// A list of at most `max`. Of two with the same key the first is taken.
     pub fn new(given: impl IntoIterator<Item = T>, max: usize) -> Listing<T> {
-        let (mut items, mut left_out) = (BTreeMap::<String, (T, Vec<u8>)>::new(), Vec::new());
-        let mut bytes = 2;
-        for item in given {
-            let encoded = item.encode();
-            let reason = match items.get(item.key()) {
-                Some((first, _)) => format!("the skill {} has the same", first.skill()),
-                None if items.len() >= max => format!("more than {max}"),
-                None if bytes + encoded.len() + 1 > OFFER_LIST_BYTES_MAX => {
-                    format!("the list would be larger than {OFFER_LIST_BYTES_MAX} bytes")
-                }
-                None => {
-                    bytes += encoded.len() + 1;
-                    items.insert(item.key().to_owned(), (item, encoded));
-                    continue;
-                }
-            };
-            left_out.push(format!("skill={} {}={:?} is left out: {reason}", item.skill(), T::KIND, item.key()));
-        }
-        let (items, texts): (Vec<T>, Vec<Vec<u8>>) = items.into_values().unzip();
-        let encoded = [b"[".as_slice(), &texts.join(&b','), b"]"].concat().into();
-        let mut short: HashMap<String, Option<usize>> = HashMap::new();
-        for (index, item) in items.iter().enumerate() {
-            let Some(key) = item.short_key() else { continue };
-            short.entry(key.to_owned()).and_modify(|unique| *unique = None).or_insert(Some(index));
-        }
-        Listing { items, short, left_out, encoded }
+        let mut given: Vec<Option<T>> = given.into_iter().map(Some).collect();
+        let chosen = choose(given.iter().flatten().map(|item| item as &dyn Listed).collect(), max);
+        let items = chosen.places.into_iter().filter_map(|place| given.get_mut(place)?.take()).collect();
+        Listing { items, short: chosen.short, left_out: chosen.left_out, encoded: chosen.encoded }
     }
 
     pub fn items(&self) -> &[T] {
@@ -89,6 +66,45 @@ impl<T: Listed> Listing<T> {
     }
 }
 
+/// A listing but for its items, of which it has the places.
+struct Chosen {
+    places: Vec<usize>,
+    short: HashMap<String, Option<usize>>,
+    left_out: Vec<String>,
+    encoded: Arc<[u8]>,
+}
+
+/// Of whatever kind the items are: it is in the program once.
+fn choose(given: Vec<&dyn Listed>, max: usize) -> Chosen {
+    let (mut items, mut left_out) = (BTreeMap::<&str, (usize, &dyn Listed, Vec<u8>)>::new(), Vec::new());
+    let mut bytes = 2;
+    for (place, item) in given.into_iter().enumerate() {
+        let encoded = item.encode();
+        let reason = match items.get(item.key()) {
+            Some((_, first, _)) => format!("the skill {} has the same", first.skill()),
+            None if items.len() >= max => format!("more than {max}"),
+            None if bytes + encoded.len() + 1 > OFFER_LIST_BYTES_MAX => {
+                format!("the list would be larger than {OFFER_LIST_BYTES_MAX} bytes")
+            }
+            None => {
+                bytes += encoded.len() + 1;
+                items.insert(item.key(), (place, item, encoded));
+                continue;
+            }
+        };
+        left_out.push(format!("skill={} {}={:?} is left out: {reason}", item.skill(), item.kind(), item.key()));
+    }
+    let mut short: HashMap<String, Option<usize>> = HashMap::new();
+    for (index, (_, item, _)) in items.values().enumerate() {
+        let Some(key) = item.short_key() else { continue };
+        short.entry(key.to_owned()).and_modify(|unique| *unique = None).or_insert(Some(index));
+    }
+    let places = items.values().map(|(place, ..)| *place).collect();
+    let texts: Vec<Vec<u8>> = items.into_values().map(|(.., encoded)| encoded).collect();
+    let encoded = [b"[".as_slice(), &texts.join(&b','), b"]"].concat().into();
+    Chosen { places, short, left_out, encoded }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +112,9 @@ mod tests {
     struct Item(&'static str, &'static str, usize);
 
     impl Listed for Item {
-        const KIND: &'static str = "item";
+        fn kind(&self) -> &'static str {
+            "item"
+        }
 
         fn key(&self) -> &str {
             self.0

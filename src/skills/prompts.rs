@@ -195,7 +195,9 @@ impl PromptEntry {
 }
 
 impl Listed for SkillPrompt {
-    const KIND: &'static str = "prompt";
+    fn kind(&self) -> &'static str {
+        "prompt"
+    }
 
     fn key(&self) -> &str {
         &self.prompt.name

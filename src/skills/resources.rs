@@ -175,7 +175,9 @@ impl TemplateEntry {
 }
 
 impl Listed for SkillResource {
-    const KIND: &'static str = "resource";
+    fn kind(&self) -> &'static str {
+        "resource"
+    }
 
     fn key(&self) -> &str {
         &self.entry.uri
@@ -195,7 +197,9 @@ impl Listed for SkillResource {
 }
 
 impl Listed for SkillTemplate {
-    const KIND: &'static str = "template";
+    fn kind(&self) -> &'static str {
+        "template"
+    }
 
     fn key(&self) -> &str {
         self.entry.uri.as_str()
