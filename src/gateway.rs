@@ -50,6 +50,7 @@ use crate::gateway::rewrite::VIA;
 use crate::gateway::snapshot::Snapshot;
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Revision;
 use crate::mcp::lists::Listed;
@@ -203,7 +204,7 @@ impl GatewayService {
 
 /// What an instance read for us, or why it could not, under the URIs that our clients know.
 fn with_published_uris(answer: Payload, instance: &Instance) -> Payload {
-    let Ok(Value::Object(mut members)) = serde_json::from_slice(answer.as_bytes()) else { return answer };
+    let Ok(Value::Object(mut members)) = json::read(answer.as_bytes()) else { return answer };
     for (member, value) in &mut members {
         let holders = match (member.as_str(), value) {
             ("contents", Value::Array(contents)) => contents.as_mut_slice(),

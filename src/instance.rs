@@ -20,6 +20,7 @@ use crate::front::Site;
 use crate::hash::fnv64;
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::lists::{ListObject, ListResult, Listed};
 use crate::mcp::mirror::Mirror;
@@ -104,7 +105,7 @@ fn encode(listed: Listed, objects: Vec<RawObject>) -> ListResult {
 }
 
 fn raw(array: &[u8]) -> Vec<RawObject> {
-    serde_json::from_slice(array).expect("an offer encodes as arrays of objects")
+    json::read(array).expect("an offer encodes as arrays of objects")
 }
 
 impl Service for InstanceService {

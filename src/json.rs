@@ -1,7 +1,15 @@
-//! JSON text handled as text: made small without changing a value, an order or a number.
+//! JSON text handled as text: made small without changing a value, an order or a number; and how bytes are read as JSON.
 //!
 //! **Invariant**: pure; valid JSON stays the same value.
 //! Left out on purpose: checking it (`serde_json` does).
+
+use serde::Deserialize;
+use serde::de::Error;
+
+/// Reads a value. Text first and then JSON, as `serde_json` would bring another reader of everything along for bytes.
+pub fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    serde_json::from_str(str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
+}
 
 /// Without the blanks between tokens, so that it fits into one line of an event stream.
 pub fn compact(text: &str) -> String {
@@ -51,6 +59,14 @@ impl Inside {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_no_json() {
+        let read = |bytes: &[u8]| read::<String>(bytes).map_err(|error| error.to_string());
+        assert_eq!(read("\"ä\"".as_bytes()), Ok("ä".to_owned()));
+        assert_eq!(read(b"\"\xe4\"").unwrap_err(), "invalid utf-8 sequence of 1 bytes from index 1");
+        assert!(read(b"\"a").is_err());
+    }
 
     #[test]
     fn blanks_go_and_strings_stay() {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::jsonrpc;
 use crate::mcp::tasks::ToolExecution;
 
@@ -254,7 +255,7 @@ pub enum Content {
 impl Tool {
     /// The same, member by member.
     pub fn raw(&self) -> RawObject {
-        serde_json::from_slice(&jsonrpc::to_bytes(self)).expect("a tool is an object")
+        json::read(&jsonrpc::to_bytes(self)).expect("a tool is an object")
     }
 }
 

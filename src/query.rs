@@ -18,6 +18,7 @@ use crate::endpoint::access::Access;
 use crate::gateway::names;
 use crate::http::client::{Outgoing, Pool};
 use crate::http::client_error::ClientError;
+use crate::json;
 use crate::limits::{QUERY_TIME_MAX, WARM_UP_MAX};
 use crate::registry::Instance;
 use crate::registry::entry::split_url;
@@ -108,7 +109,7 @@ fn instances_of_gateway(gateway: SocketAddr, token_file: Option<PathBuf>) -> Res
     };
     let url = format!("http://{gateway}/instances");
     let body = get(&url, token.as_deref())?;
-    let told: Option<Value> = serde_json::from_slice(&body).ok();
+    let told: Option<Value> = json::read(&body).ok();
     told.filter(|told| told["instances"].is_array()).ok_or(QueryError::NotOurs { url })
 }
 

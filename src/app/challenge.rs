@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::deadline::Deadline;
 use crate::election::probe::reachable;
 use crate::http::client::{Outgoing, Pool};
+use crate::json;
 use crate::jsonrpc;
 use crate::limits::SELF_PROBE_TIME_MAX;
 use crate::logging::Quoted;
@@ -83,7 +84,7 @@ fn answer_of(address: SocketAddr, own: &Version, token: Option<String>) -> Answe
     match pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)) {
         Ok((head, _)) if head.status() == 200 => Answer::Yields,
         Ok((head, body)) => {
-            let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let said: Value = json::read(&body).unwrap_or_default();
             let code = said["error"]["code"].as_str().unwrap_or_default().to_owned();
             Answer::Refuses { status: head.status(), code }
         }

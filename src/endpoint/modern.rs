@@ -25,6 +25,7 @@ use crate::endpoint::service::{Answer, Failure, Payload};
 use crate::endpoint::{Endpoint, Refused, capabilities, respond_refused, tasks};
 use crate::http::head::RequestHead;
 use crate::http::server::Exchange;
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject, INVALID_PARAMS, METHOD_NOT_FOUND, RequestId};
 use crate::limits::ECHO_CHARS_MAX;
 use crate::mcp::lists::Listed;
@@ -172,7 +173,7 @@ impl Endpoint {
 /// A missing resource is one of the wrong params in this revision, and its former code must not be sent.
 fn with_newer_code(failure: Failure) -> Failure {
     let Failure::Error(error) = &failure else { return failure };
-    let Ok(mut members) = serde_json::from_slice::<Map<String, Value>>(error.as_bytes()) else { return failure };
+    let Ok(mut members) = json::read::<Map<String, Value>>(error.as_bytes()) else { return failure };
     if code(&members) != Some(RESOURCE_NOT_FOUND) {
         return failure;
     }
@@ -280,7 +281,7 @@ fn write_answer(outlet: Outlet<'_, '_>, id: RequestId<'_>, answer: &Answer, cach
 fn says_its_type(result: &[u8]) -> bool {
     const TYPE: &[u8] = b"\"resultType\"";
     result.windows(TYPE.len()).any(|window| window == TYPE)
-        && serde_json::from_slice::<Typed>(result).is_ok_and(|result| result.result_type.is_some())
+        && json::read::<Typed>(result).is_ok_and(|result| result.result_type.is_some())
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use crate::endpoint::params::{read, read_call};
 use crate::endpoint::service::{Answer, Asking, Call, Failure, Payload};
 use crate::endpoint::{Endpoint, tasks};
 use crate::hash::fnv64;
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR, Message};
 use crate::limits::PARKED_CALLS_MAX;
 use crate::mcp::params::LoggingMessageParams;
@@ -325,7 +326,7 @@ pub fn lacking(needed: ClientCapabilities) -> ErrorObject {
 /// A call that failed after it was refused a question says what its client would have to offer.
 fn with_lack(answer: Answer, lacks: ClientCapabilities) -> Answer {
     let has_failed = || match &answer {
-        Ok(result) => serde_json::from_slice::<Failed>(result.as_bytes()).is_ok_and(|result| result.is_error),
+        Ok(result) => json::read::<Failed>(result.as_bytes()).is_ok_and(|result| result.is_error),
         Err(Failure::Error(_)) => true,
         Err(Failure::Cancelled) => false,
     };

@@ -11,6 +11,7 @@ use crate::deadline::Deadline;
 use crate::endpoint::service::{Answer, Call};
 use crate::endpoint::{Endpoint, params};
 use crate::hash::secret_mark;
+use crate::json;
 use crate::jsonrpc::ErrorObject;
 use crate::limits::FAN_OUT_TIME_MAX;
 use crate::mcp::params::{CallMeta, Object, PaginatedParams};
@@ -77,5 +78,5 @@ pub fn is_missing_capability(error: &[u8]) -> bool {
     struct Coded {
         code: i64,
     }
-    serde_json::from_slice::<Coded>(error).is_ok_and(|error| error.code == i64::from(MISSING_CLIENT_CAPABILITY))
+    json::read::<Coded>(error).is_ok_and(|error| error.code == i64::from(MISSING_CLIENT_CAPABILITY))
 }

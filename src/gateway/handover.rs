@@ -17,6 +17,7 @@ use crate::election::Yielded;
 use crate::endpoint::{media, method_not_allowed};
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
+use crate::json;
 use crate::jsonrpc;
 use crate::limits::YIELD_BODY_BYTES_MAX;
 use crate::os;
@@ -112,8 +113,7 @@ impl Handover {
 
 fn challenger(body: &[u8]) -> Result<Version, Refusal> {
     let bad = |message: &str| Refusal::new(400, "bad_request", message);
-    let wish: Wish =
-        serde_json::from_slice(body).map_err(|_| bad("the body must be {\"challenger_version\":\"x.y.z\"}"))?;
+    let wish: Wish = json::read(body).map_err(|_| bad("the body must be {\"challenger_version\":\"x.y.z\"}"))?;
     Version::parse(&wish.challenger_version).ok_or_else(|| bad("challenger_version is no semantic version"))
 }
 

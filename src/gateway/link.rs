@@ -27,6 +27,7 @@ use crate::gateway::waiting::{NoClient, Waiting};
 use crate::http::client::{Outgoing, Pool};
 use crate::http::client_error::ClientError;
 use crate::http::reply::Reply;
+use crate::json;
 use crate::jsonrpc;
 use crate::limits::FAN_OUT_TIME_MAX;
 use crate::logging::Quoted;
@@ -177,7 +178,7 @@ impl Link {
         let mut reply = self.send_with(&session, &fields, &message, deadline, true)?;
         waiting.waits_for(&reply);
         let response = receive::response(&mut reply, &Awaited::stateless(id, deadline), waiting)?;
-        let found: Option<DiscoverResult> = serde_json::from_slice(&response.text[response.part.clone()]).ok();
+        let found: Option<DiscoverResult> = json::read(&response.text[response.part.clone()]).ok();
         let found = found.filter(|found| !response.is_error && found.supported_versions.iter().any(|v| v == MODERN));
         Ok(found.map(|found| UpstreamSession::modern(ClientCapabilities::NONE, found.capabilities)))
     }
@@ -187,7 +188,7 @@ impl Link {
         if !session.is_modern() {
             return (request_text(id, method, params), Fields::new());
         }
-        let named: Named<'_> = serde_json::from_slice(params).unwrap_or_default();
+        let named: Named<'_> = json::read(params).unwrap_or_default();
         let name = named.name.or(named.uri).filter(|_| modern::has_name(method));
         let params = modern::params(params, session.client, None, &Again::default());
         (request_text(id, method, &params), modern::fields(method, name.as_deref(), None, None))
@@ -319,8 +320,8 @@ impl Link {
         if response.is_error {
             return Err(UpstreamError::Refused(error_message(result)));
         }
-        let result: InitializeResult = serde_json::from_slice(result)
-            .map_err(|_| UpstreamError::NotMcp("initialize was answered without a version"))?;
+        let result: InitializeResult =
+            json::read(result).map_err(|_| UpstreamError::NotMcp("initialize was answered without a version"))?;
         let id = reply.head().header("mcp-session-id").map(str::to_owned);
         drop(reply);
         let (revision, capabilities) = (result.protocol_version, result.capabilities);

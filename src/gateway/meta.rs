@@ -17,6 +17,7 @@ use crate::gateway::catalogue::Catalogue;
 use crate::gateway::fan_out::{Heard, fan_out};
 use crate::gateway::names;
 use crate::gateway::snapshot::{Member, Snapshot};
+use crate::json;
 use crate::jsonrpc;
 use crate::mcp::lists::ListObject;
 use crate::mcp::{CallToolResult, Tool, ToolAnnotations};
@@ -209,7 +210,7 @@ fn ask_each(members: &[&Arc<Member>], name: &str, arguments: Arguments, deadline
 fn ask(member: &Member, name: &str, arguments: &Arguments, deadline: Deadline) -> Result<Value, String> {
     let params = jsonrpc::to_bytes(&json!({"name": name, "arguments": arguments}));
     let result = member.upstream.ask("tools/call", &params, deadline).map_err(|error| error.to_string())?;
-    let result: Value = serde_json::from_slice(&result).map_err(|_| "its result cannot be read".to_owned())?;
+    let result: Value = json::read(&result).map_err(|_| "its result cannot be read".to_owned())?;
     let said = result["content"][0]["text"].as_str().unwrap_or_default();
     if result["isError"] == true {
         return Err(said.to_owned());

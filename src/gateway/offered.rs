@@ -11,6 +11,7 @@ use crate::deadline::Deadline;
 use crate::gateway::meta::is_own_tool;
 use crate::gateway::upstream::Upstream;
 use crate::gateway::upstream_error::UpstreamError;
+use crate::json;
 use crate::jsonrpc;
 use crate::limits::{TOOLS_FETCH_TIME_MAX, TOOLS_PER_INSTANCE_MAX};
 use crate::logging::Quoted;
@@ -38,10 +39,10 @@ impl Offered {
     /// Reads what an instance published: an object with a member for each list, or, in its first form, an array of tools.
     pub fn parse(published: &[u8]) -> Option<Offered> {
         if published.trim_ascii_start().starts_with(b"[") {
-            let tools = serde_json::from_slice(published).ok()?;
+            let tools = json::read(published).ok()?;
             return Some(Offered { tools, ..Offered::default() });
         }
-        serde_json::from_slice(published).ok()
+        json::read(published).ok()
     }
 
     /// At most so many of each kind.
@@ -94,8 +95,8 @@ fn fetch_list(upstream: &Upstream, listed: Listed, deadline: Deadline) -> Result
         let params = cursor.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
         let page = upstream.ask(listed.method(), &jsonrpc::to_bytes(&params), deadline)?;
         let unreadable = |_| UpstreamError::NotMcp("its list cannot be read");
-        let offered: Offered = serde_json::from_slice(&page).map_err(unreadable)?;
-        let page: Page = serde_json::from_slice(&page).map_err(unreadable)?;
+        let offered: Offered = json::read(&page).map_err(unreadable)?;
+        let page: Page = json::read(&page).map_err(unreadable)?;
         objects.extend(match listed {
             Listed::Tools => offered.tools,
             Listed::Prompts => offered.prompts,

@@ -9,6 +9,7 @@ use std::ops::Range;
 use serde_json::value::to_raw_value;
 
 use crate::endpoint::service::Call;
+use crate::json;
 use crate::jsonrpc::{self, Message};
 use crate::mcp::RawObject;
 use crate::mcp::tasks::{OWNER, TaskUse};
@@ -50,7 +51,7 @@ pub fn rewritten_params(call: &Call<'_>, name: &str, id: u64) -> Vec<u8> {
     let meta = call.meta.filter(|meta| meta.contains(RESERVED)).map(|meta| without_reserved(meta, call, id));
     let params = replaced(call, name, id, meta);
     if call.is_modern && ANSWERS.iter().any(|member| call.params.contains(member)) {
-        let mut members: RawObject = serde_json::from_slice(&params).unwrap_or_default();
+        let mut members: RawObject = json::read(&params).unwrap_or_default();
         members.retain(|member, _| !ANSWERS.contains(&member.as_str()));
         return jsonrpc::to_bytes(&members);
     }
@@ -132,7 +133,7 @@ pub fn response_in(text: &[u8], id: u64) -> Option<(Range<usize>, bool)> {
 }
 
 pub fn error_message(error: &[u8]) -> String {
-    let message = serde_json::from_slice(error).ok().and_then(|error: serde_json::Value| {
+    let message = json::read(error).ok().and_then(|error: serde_json::Value| {
         error.get("message").and_then(|message| message.as_str().map(str::to_owned))
     });
     message.unwrap_or_else(|| "it answered with an error".to_owned())

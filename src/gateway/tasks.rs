@@ -18,6 +18,7 @@ use crate::endpoint::outlet::Outlet;
 use crate::endpoint::service::{Answer, Call, CallMethod, Failure, Payload};
 use crate::gateway::fan_out::fan_out;
 use crate::gateway::snapshot::{Member, Route, Snapshot};
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::limits::{TASK_TTL_MAX, TASKS_PAGE};
 use crate::logging::Quoted;
@@ -37,11 +38,11 @@ pub fn begin(route: &Route, call: &Call<'_>, deadline: Deadline, outlet: &mut Ou
         return Ok(Payload::Owned(with_published_id(answer.as_bytes(), instance)));
     }
     let answer = route.upstream.call(&route.name, None, call, deadline, outlet)?;
-    let mut result: RawObject = serde_json::from_slice(answer.as_bytes()).unwrap_or_default();
+    let mut result: RawObject = json::read(answer.as_bytes()).unwrap_or_default();
     let task = result.get("task").map(|task| with_published_id(task.get().as_bytes(), instance));
     let Some(task) = task.and_then(|task| RawValue::from_string(String::from_utf8(task).ok()?).ok()) else {
         // What could not be reached, or a failure of ours, in words for a model.
-        let result: Value = serde_json::from_slice(answer.as_bytes()).unwrap_or_default();
+        let result: Value = json::read(answer.as_bytes()).unwrap_or_default();
         let text = result["content"][0]["text"].as_str().unwrap_or("the instance has begun no task");
         return Err(ErrorObject::new(INTERNAL_ERROR, text).into());
     };
@@ -87,7 +88,7 @@ pub fn list(snapshot: &Snapshot, owner: &str, from: Option<&str>, deadline: Dead
     let params = jsonrpc::to_bytes(&params);
     let heard = fan_out(&members, deadline, move |member, deadline| {
         let page = member.upstream.ask("tasks/list", &params, deadline).map_err(|error| error.to_string())?;
-        serde_json::from_slice::<Page>(&page).map_err(|_| "its list cannot be read".to_owned())
+        json::read::<Page>(&page).map_err(|_| "its list cannot be read".to_owned())
     });
     let mut pages = Vec::new();
     for heard in heard {
@@ -133,7 +134,7 @@ fn merged(pages: Vec<(String, Page)>) -> Value {
 
 /// The object with its `taskId`, if it has one, as it is published.
 fn with_published_id(object: &[u8], instance: &str) -> Vec<u8> {
-    let Ok(mut members) = serde_json::from_slice::<RawObject>(object) else { return object.to_vec() };
+    let Ok(mut members) = json::read::<RawObject>(object) else { return object.to_vec() };
     let id = members.get("taskId").and_then(|id| serde_json::from_str::<String>(id.get()).ok());
     let id = id.and_then(|id| to_raw_value(&published(instance, &id)).ok());
     members.extend(id.map(|id| ("taskId".to_owned(), id)));
@@ -143,7 +144,7 @@ fn with_published_id(object: &[u8], instance: &str) -> Vec<u8> {
 /// That a task is not there is told by the id that was asked for.
 fn with_asked_name(failure: Failure, asked: &str) -> Failure {
     let Failure::Error(error) = &failure else { return failure };
-    let told: Value = serde_json::from_slice(error.as_bytes()).unwrap_or_default();
+    let told: Value = json::read(error.as_bytes()).unwrap_or_default();
     match told["message"].as_str() {
         Some(message) if message.starts_with(NO_TASK) => unknown_task(asked).into(),
         _ => failure,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject, METHOD_NOT_FOUND};
 use crate::limits::ECHO_CHARS_MAX;
 use crate::mcp::{ClientCapabilities, MISSING_CLIENT_CAPABILITY, RawObject};
@@ -149,7 +150,7 @@ pub fn unknown_task(id: &str) -> ErrorObject {
 
 /// The object with the mark in its `_meta`.
 pub fn with_related_task(object: &[u8], id: &str) -> Vec<u8> {
-    let mut members: RawObject = serde_json::from_slice(object).unwrap_or_default();
+    let mut members: RawObject = json::read(object).unwrap_or_default();
     let meta = members.get("_meta").and_then(|meta| serde_json::from_str(meta.get()).ok());
     let mut meta: RawObject = meta.unwrap_or_default();
     if let Ok(related) = to_raw_value(&json!({"taskId": id})) {

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_LIST_MAX, ENTRY_NAME_BYTES_MAX, ENTRY_TEXT_BYTES_MAX};
 use crate::os;
 
@@ -108,11 +109,11 @@ pub fn parse(bytes: &[u8], file_stem: &str) -> Result<Entry, EntryError> {
         schema: u64,
     }
     // On its own first: the rest of a newer form may have any shape.
-    let Versioned { schema } = serde_json::from_slice(bytes).map_err(|_| EntryError::Malformed)?;
+    let Versioned { schema } = json::read(bytes).map_err(|_| EntryError::Malformed)?;
     if schema > SCHEMA {
         return Err(EntryError::NewerSchema(schema));
     }
-    let entry: Entry = serde_json::from_slice(bytes).map_err(|_| EntryError::Malformed)?;
+    let entry: Entry = json::read(bytes).map_err(|_| EntryError::Malformed)?;
     entry.check()?;
     if entry.instance_id == file_stem { Ok(entry) } else { Err(EntryError::OtherId) }
 }

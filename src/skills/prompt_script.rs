@@ -9,6 +9,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject, INTERNAL_ERROR};
 use crate::mcp::Tool;
 use crate::mcp::tasks::TaskSupport;
@@ -53,7 +54,7 @@ pub fn runnable(skill: &Skill, entry: &PromptEntry, script: &Script) -> SkillToo
 
 /// JSON text of the result of `prompts/get`, of what the script of the prompt left behind.
 pub fn result(outcome: &Outcome, description: Option<&str>) -> Result<Vec<u8>, ErrorObject> {
-    let mut result: Map<String, Value> = serde_json::from_slice(&outcome.json).unwrap_or_default();
+    let mut result: Map<String, Value> = json::read(&outcome.json).unwrap_or_default();
     let content = match result.remove("content") {
         Some(Value::Array(content)) => content,
         _ => Vec::new(),
