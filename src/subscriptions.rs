@@ -7,7 +7,7 @@
 //! **Bounds**: `SUBSCRIPTIONS_MAX`, `SUBSCRIPTIONS_PER_SESSION_MAX`, `SUBSCRIBER_SILENT_MAX`.
 //! Left out on purpose: what a resource is; subscriptions at other processes, which a client makes anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ struct Subscriber {
     /// Changed, but not told yet.
     missed: BTreeSet<Box<str>>,
     /// Told last by the event of this number, which may have gone to a stream that its client had left.
-    told: BTreeMap<Box<str>, u64>,
+    told: HashMap<Box<str>, u64>,
     /// Since when it was seen to have no stream.
     silent_since: Option<Instant>,
 }

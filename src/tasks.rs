@@ -11,7 +11,7 @@ pub mod serve;
 pub mod task;
 pub mod view;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Tasks {
-    by_id: BTreeMap<String, Arc<Task>>,
+    by_id: HashMap<String, Arc<Task>>,
     running: usize,
 }
 

@@ -7,7 +7,6 @@
 //! Left out on purpose: which requests belong together (`rounds.rs`); whether an answer fits the schema of its question,
 //! which is for whoever asked.
 
-use std::collections::BTreeMap;
 use std::io::{PipeWriter, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -157,11 +156,10 @@ impl Desk {
     pub fn requests(&self) -> Vec<u8> {
         let mut inner = self.lock();
         inner.has_news = false;
-        let mut requests = BTreeMap::new();
-        for Question { key, method, params, .. } in &inner.open {
-            requests.insert(key.as_str(), InputRequest { method, params });
-        }
-        jsonrpc::to_bytes(&requests)
+        let requests = inner.open.iter().filter_map(|Question { key, method, params, .. }| {
+            Some((key.clone(), to_raw_value(&InputRequest { method, params }).ok()?))
+        });
+        jsonrpc::to_bytes(&requests.collect::<RawObject>())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

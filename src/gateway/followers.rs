@@ -9,7 +9,7 @@
 //! **Bounds**: `FOLLOWERS_MAX`, `FOLLOW_TIME_MAX`; the subscriptions are those of `subscriptions.rs`.
 //! Left out on purpose: other messages on those streams; lists are known from the registry.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -54,7 +54,7 @@ impl Followers {
 }
 
 /// Resources of one instance: its own URI, with those under which clients subscribed.
-type Wanted = BTreeMap<String, BTreeSet<Box<str>>>;
+type Wanted = HashMap<String, BTreeSet<Box<str>>>;
 
 /// What the thread owns.
 struct List {

@@ -2,8 +2,6 @@
 //!
 //! **Invariant**: pure. What goes to the instance of one client says what that client offers, and nothing of another.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -11,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::endpoint::desk::without_elicitation_id;
 use crate::endpoint::rounds::lacking;
 use crate::endpoint::service::{Answer, Failure, Payload};
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject};
 use crate::mcp::mirror::{Mirror, encoded};
 use crate::mcp::{ClientCapabilities, LogLevel, MODERN, RawObject, URL_ELICITATION_REQUIRED};
@@ -42,10 +41,10 @@ pub struct Again {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Asking<'a> {
+struct Asking {
     result_type: String,
-    #[serde(borrow, default)]
-    input_requests: BTreeMap<String, Asked<'a>>,
+    #[serde(default)]
+    input_requests: RawObject,
     request_state: Option<String>,
 }
 
@@ -74,7 +73,7 @@ pub fn has_name(method: &str) -> bool {
 
 /// Params with what every request must say, for a client that offers this; `again` where the request is repeated.
 pub fn params(params: &[u8], client: ClientCapabilities, level: Option<LogLevel>, again: &Again) -> Vec<u8> {
-    let mut members: RawObject = serde_json::from_slice(params).unwrap_or_default();
+    let mut members: RawObject = json::read(params).unwrap_or_default();
     let meta = members.get("_meta").and_then(|meta| serde_json::from_str::<RawObject>(meta.get()).ok());
     let mut meta = meta.unwrap_or_default();
     let mut say = |member: &str, value: Value| {
@@ -99,22 +98,21 @@ pub fn params(params: &[u8], client: ClientCapabilities, level: Option<LogLevel>
 
 /// What a result asks for, if it is not yet the end.
 pub fn input_required(result: &[u8]) -> Option<InputRequired> {
-    let asking: Asking<'_> = serde_json::from_slice(result).ok()?;
+    let asking: Asking = json::read(result).ok()?;
     if asking.result_type != "input_required" {
         return None;
     }
-    let requests = asking.input_requests.into_iter().map(|(key, Asked { method, params })| InputRequest {
-        key,
-        method,
-        params: params.map_or("{}", RawValue::get).to_owned(),
+    let requests = asking.input_requests.into_iter().map(|(key, asked)| {
+        let Asked { method, params } = serde_json::from_str(asked.get()).ok()?;
+        Some(InputRequest { key, method, params: params.map_or("{}", RawValue::get).to_owned() })
     });
-    Some(InputRequired { requests: requests.collect(), state: asking.request_state })
+    Some(InputRequired { requests: requests.collect::<Option<_>>()?, state: asking.request_state })
 }
 
 /// An error of older revisions by which an instance sends its user to a URL first, in the form of this one: the client asks
 /// and repeats the request. `None` for any other error.
 pub fn instead_of_url_error(error: &[u8], client: ClientCapabilities) -> Option<Answer> {
-    let error: Map<String, Value> = serde_json::from_slice(error).ok()?;
+    let error: Map<String, Value> = json::read(error).ok()?;
     if error.get("code").and_then(Value::as_i64) != Some(i64::from(URL_ELICITATION_REQUIRED)) {
         return None;
     }

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::limits::{FOREIGN_ROWS_MAX, FOREIGN_TRIES_MAX, SERVICES_BYTES_MAX};
 use crate::logging::Quoted;
 use crate::registry::entry::{self, Beat, Entry, SCHEMA, Status};
@@ -90,22 +91,21 @@ pub fn lock_is_held(root: &Path, name: &str) -> Option<bool> {
 
 /// The rows that are instances, one for each id, and how many could not be used; `None` if it is not a whole array.
 pub fn parse(bytes: &[u8]) -> Option<(Vec<Row>, usize)> {
-    let texts: Vec<&RawValue> = serde_json::from_slice(bytes).ok()?;
+    let texts: Vec<&RawValue> = json::read(bytes).ok()?;
     let mut skipped = texts.len().saturating_sub(FOREIGN_ROWS_MAX);
-    let mut rows = BTreeMap::<String, Row>::new();
+    let mut rows: Vec<Row> = Vec::new();
     for text in texts.iter().take(FOREIGN_ROWS_MAX) {
         match serde_json::from_str(text.get()).ok().and_then(|row| parse_row(&row)) {
             Some(Parsed::Gateway) => {}
-            Some(Parsed::Instance(row)) => {
-                let older = rows.get(&row.entry.instance_id).is_some_and(|other| other.seq() > row.seq());
-                if !older {
-                    rows.insert(row.entry.instance_id.clone(), row);
-                }
-            }
+            Some(Parsed::Instance(row)) => rows.push(row),
             None => skipped += 1,
         }
     }
-    Some((rows.into_values().collect(), skipped))
+    // Of several with the same id the newest first, and the last of those that are equally new.
+    rows.reverse();
+    rows.sort_by(|one, other| (one.id(), other.seq()).cmp(&(other.id(), one.seq())));
+    rows.dedup_by(|later, kept| later.id() == kept.id());
+    Some((rows, skipped))
 }
 
 enum Parsed {
@@ -114,6 +114,10 @@ enum Parsed {
 }
 
 impl Row {
+    fn id(&self) -> &str {
+        &self.entry.instance_id
+    }
+
     fn seq(&self) -> u64 {
         self.entry.heartbeat.seq
     }

@@ -12,7 +12,7 @@
 //! **Bounds**: `FOLDER_NAMES_MAX`, `ENTRIES_MAX`, `ENTRY_BYTES_MAX`, `TOOL_LIST_BYTES_MAX`, `BROKEN_LOGGED_PER_SCAN_MAX`.
 //! Left out on purpose: who lives (`registry.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub struct Skipped {
 /// What earlier scans have read.
 #[derive(Debug, Default)]
 pub struct ScanCache {
-    slots: BTreeMap<String, Slot>,
+    slots: HashMap<String, Slot>,
     names_logged: bool,
 }
 

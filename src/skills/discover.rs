@@ -9,7 +9,7 @@
 //! **Bounds**: `SKILLS_MAX` skills, `FOLDER_NAMES_MAX` names in a search path, `SKILL_FILES_MAX` files of a skill.
 //! Left out on purpose: file system events; many of the file servers that hold skills have none.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use crate::skills::shelf::Found;
 pub struct Discovery {
     paths: Vec<PathBuf>,
     dcc: String,
-    known: BTreeMap<PathBuf, Known>,
+    known: HashMap<PathBuf, Known>,
     /// Warnings of the last look, so that a lasting one is told once.
     told: HashSet<String>,
 }
@@ -40,14 +40,14 @@ struct Known {
 
 impl Discovery {
     pub fn new(paths: Vec<PathBuf>, dcc: &str) -> Discovery {
-        Discovery { paths, dcc: dcc.to_lowercase(), known: BTreeMap::new(), told: HashSet::new() }
+        Discovery { paths, dcc: dcc.to_lowercase(), known: HashMap::new(), told: HashSet::new() }
     }
 
     /// All skills for this instance's application, in the order of the search paths, and what to `tell`.
     pub fn look(&mut self) -> (Vec<Found>, Vec<String>) {
         let mut warnings = Vec::new();
         let folders = skill_folders(&self.paths, &mut warnings);
-        let mut known = BTreeMap::new();
+        let mut known = HashMap::new();
         let mut found = Vec::new();
         for folder in folders {
             let now = self.know(&folder);

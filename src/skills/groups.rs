@@ -4,7 +4,6 @@
 //! **Thread**: any.
 //! **Bounds**: `SCRIPTS_RUNNING_MAX`, kept by `run.rs`.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal};
@@ -18,7 +17,7 @@ pub fn end_all() {
 
 /// The groups of the scripts that run. A number leaves with its call, a moment after its child was reaped: too short for
 /// the kernel to come round to it again.
-static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+static GROUPS: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 
 /// That a script runs, for as long as this lives.
 pub struct Listed(i32);
@@ -26,13 +25,13 @@ pub struct Listed(i32);
 impl Listed {
     pub fn new(pid: u32) -> Listed {
         let group = pid.cast_signed();
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(group);
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).push(group);
         Listed(group)
     }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+        GROUPS.lock().unwrap_or_else(PoisonError::into_inner).retain(|group| *group != self.0);
     }
 }

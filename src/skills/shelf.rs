@@ -5,7 +5,7 @@
 //! **Bounds**: `SKILLS_MAX`, kept by the discovery; `SKILL_DEPENDS_DEPTH_MAX`.
 //! Left out on purpose: files (`discover.rs`) and threads (`skills.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub struct Shelf {
     skills: BTreeMap<String, Found>,
     loaded: BTreeSet<String>,
     /// Groups switched by a call, where that differs from the manifest.
-    groups: BTreeMap<(String, String), bool>,
+    groups: HashMap<(String, String), bool>,
 }
 
 /// What a load did.

@@ -7,7 +7,6 @@
 //! **Thread**: the connection's.
 //! **Bounds**: a wait ends with the task, whose time is bounded.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -144,7 +143,7 @@ impl TaskService {
         outlet: &mut Outlet<'_, '_>,
     ) -> Answer {
         let params: InputParams = read(call)?;
-        let mut first = BTreeSet::new();
+        let mut first = Vec::new();
         let task = match &params.request_state {
             None => {
                 let task = self.start(tool, call, ("", client), None)?;
@@ -159,21 +158,21 @@ impl TaskService {
             }
             Some(state) => {
                 let task = self.table.find_asking(state, &tool.tool.name).ok_or_else(unknown_state)?;
-                first.extend(task.look().questions.into_keys());
+                first = task.look().questions;
                 answer(&task, params.input_responses.unwrap_or_default())?;
                 task
             }
         };
         let seen = task.look();
         // What the script asks after the answers, if it is that quick, is the task's.
-        let is_first = |number| params.request_state.is_none() || first.contains(number);
+        let is_first = |question| params.request_state.is_none() || first.contains(question);
         match seen.ending.as_deref() {
             // It had nothing to ask: it is no task, but a call that is over.
             Some(Ending::Result { json, .. }) if params.request_state.is_none() => {
                 self.table.forget(&task);
                 Ok(Payload::Owned(json.clone()))
             }
-            None if seen.questions.keys().any(is_first) => {
+            None if seen.questions.iter().any(is_first) => {
                 let asked = json!({"resultType": "input_required", "inputRequests": view::input_requests(&seen),
                     "requestState": task.id});
                 Ok(Payload::Typed(jsonrpc::to_bytes(&asked)))
@@ -240,8 +239,7 @@ struct Asked<'q> {
 impl Asked<'_> {
     /// Puts what is new, takes back what somebody else has answered.
     fn follow(&mut self, task: &Task, seen: &Seen, outlet: &mut Outlet<'_, '_>) -> io::Result<()> {
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            self.open.iter().copied().partition(|(_, number)| seen.questions.contains_key(number));
+        let (kept, gone): (Vec<_>, Vec<_>) = self.open.iter().copied().partition(|(_, number)| seen.asks(*number));
         self.open = kept;
         for message in gone.into_iter().filter_map(|(own, _)| self.questions.withdraw(own)) {
             outlet.notify(&message)?;

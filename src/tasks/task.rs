@@ -4,7 +4,7 @@
 //! **Thread**: that of the task asks and ends; connections look, answer and cancel. A pipe wakes whoever waits.
 //! **Bounds**: `QUESTIONS_PER_CALL_MAX`; watchers are connections.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,8 @@ struct State {
     message: Option<String>,
     ending: Option<Arc<Ending>>,
     was_fetched: bool,
-    questions: BTreeMap<u64, Question>,
+    /// By their numbers, which ascend.
+    questions: Vec<(u64, Question)>,
     next_question: u64,
     answers: VecDeque<(u64, Answer)>,
     watchers: Vec<Weak<Pipe>>,
@@ -75,7 +76,7 @@ pub struct Seen {
     pub updated: SystemTime,
     pub message: Option<String>,
     pub ending: Option<Arc<Ending>>,
-    pub questions: BTreeMap<u64, Question>,
+    pub questions: Vec<(u64, Question)>,
 }
 
 /// Wakes a thread that waits in `poll`.
@@ -95,7 +96,7 @@ impl Task {
             message: None,
             ending: None,
             was_fetched: false,
-            questions: BTreeMap::new(),
+            questions: Vec::new(),
             next_question: 0,
             answers: VecDeque::new(),
             watchers: Vec::new(),
@@ -145,7 +146,7 @@ impl Task {
         }
         let number = state.next_question;
         state.next_question += 1;
-        state.questions.insert(number, question);
+        state.questions.push((number, question));
         drop(state);
         self.change(|_| {});
         Ok(number)
@@ -153,9 +154,11 @@ impl Task {
 
     /// Answers a question; one that is not open is passed over.
     pub fn answer(&self, number: u64, answer: Answer) {
-        if self.lock().questions.contains_key(&number) {
+        let place = |state: &State| state.questions.iter().position(|(open, _)| *open == number);
+        if place(&self.lock()).is_some() {
             self.change(|state| {
-                if state.questions.remove(&number).is_some() {
+                if let Some(place) = place(state) {
+                    state.questions.remove(place);
                     state.answers.push_back((number, answer));
                 }
             });
@@ -241,6 +244,11 @@ impl Ending {
 }
 
 impl Seen {
+    /// Whether this question is open.
+    pub fn asks(&self, number: u64) -> bool {
+        self.questions.iter().any(|(open, _)| *open == number)
+    }
+
     pub fn status(&self, error_is_failure: bool) -> TaskStatus {
         match self.ending.as_deref() {
             Some(Ending::Cancelled) => TaskStatus::Cancelled,
@@ -322,7 +330,7 @@ mod tests {
         task.answer(second, Ok(b"2".to_vec()));
         task.answer(second, Ok(b"again".to_vec()));
         task.answer(99, Ok(b"nobody asked".to_vec()));
-        assert_eq!(task.look().questions.keys().collect::<Vec<_>>(), [&first]);
+        assert_eq!(task.look().questions.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [first]);
         assert!(is_readable(watcher.changed()));
         task.answer(first, Err(b"1".to_vec()));
         assert_eq!(task.look().status(true), TaskStatus::Working);

@@ -9,11 +9,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::json;
 use crate::jsonrpc::{self, ErrorObject};
 use crate::limits::TASK_POLL_EVERY;
 use crate::logging::line::Utc;
 use crate::mcp::tasks::{TaskStatus, with_related_task};
-use crate::tasks::task::{Ending, Seen, Task};
+use crate::tasks::task::{Ending, Question, Seen, Task};
 
 /// The code for what was cancelled; the specification names none, LSP's is the usual one.
 const REQUEST_CANCELLED: i32 = -32800;
@@ -85,7 +86,7 @@ pub fn detailed(task: &Task) -> Vec<u8> {
     let mut shown = extension(task, &seen, None);
     match seen.ending.as_deref() {
         Some(Ending::Result { protocol_error: Some(error), .. }) => shown.error = Some(error),
-        Some(Ending::Result { json, .. }) => shown.result = serde_json::from_slice(json).ok(),
+        Some(Ending::Result { json, .. }) => shown.result = json::read(json).ok(),
         Some(Ending::Cancelled) => {}
         None if seen.questions.is_empty() => {}
         None => shown.input_requests = Some(input_requests(&seen)),
@@ -95,7 +96,7 @@ pub fn detailed(task: &Task) -> Vec<u8> {
 
 /// The open questions, by the keys under which they are to be answered.
 pub fn input_requests(seen: &Seen) -> Map<String, Value> {
-    let shown = |(number, question): (&u64, &crate::tasks::task::Question)| {
+    let shown = |(number, question): &(u64, Question)| {
         let params: Value = serde_json::from_str(&question.params).unwrap_or_default();
         (key(*number), json!({"method": question.method, "params": params}))
     };
