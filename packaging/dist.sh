@@ -5,7 +5,7 @@
 #
 # The standard library is built with the program, for size, where a toolchain with its sources is at hand: the one on the
 # path (rustup component add rust-src), else Debian's (rustc-web cargo-web rust-web-src). TRIPLE may be
-# x86_64-unknown-linux-musl: musl is the toolchain's own (rustup target add), else Debian's (musl-tools libunwind-dev).
+# x86_64-unknown-linux-musl: musl is the toolchain's own (rustup target add), else Debian's (musl-tools).
 # docs/decisions/0006-dist-size.md has what each brings. Nothing is installed here.
 #
 # Reproducible: the same sources, toolchain and C library give the same bytes in any folder. So no path of the build may
@@ -29,27 +29,32 @@ if ! has_sources "$rustc" && [ -z "${RUSTC:-}" ] && [ -x /usr/bin/rustc ] && has
 fi
 triple="${1:-$("$rustc" -vV | sed -n 's/^host: //p')}"
 
-flags=(-Ctarget-feature=+crt-static -Crelocation-model=static -Cforce-frame-pointers=yes -Clink-arg=-Wl,--build-id=none)
+# A panic ends the process (`panic = "abort"`): nothing unwinds, so that the tables for it can go.
+flags=(-Ctarget-feature=+crt-static -Crelocation-model=static -Cforce-unwind-tables=no -Clink-arg=-Wl,--build-id=none)
 for path in "$build=/build" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$("$rustc" --print sysroot)=/rust" "$root=/src"; do
     flags+=("--remap-path-prefix=$path")
 done
-if [[ $triple == *-musl && ! -e "$("$rustc" --print target-libdir --target "$triple")/self-contained/libunwind.a" ]]; then
-    unwinder="/usr/lib/x86_64-linux-gnu/libunwind.a"
-    if ! command -v musl-gcc >/dev/null || [ ! -e "$unwinder" ] || ! has_sources "$rustc"; then
+if [[ $triple == *-musl ]]; then
+    own="$("$rustc" --print target-libdir --target "$triple")/self-contained"
+    if [ ! -e "$own/libc.a" ] && ! { command -v musl-gcc >/dev/null && has_sources "$rustc"; }; then
         echo "dist.sh: $triple needs 'rustup target add $triple', or Debian's packages" \
-            "rustc-web cargo-web rust-web-src musl-tools libunwind-dev" >&2
+            "rustc-web cargo-web rust-web-src musl-tools" >&2
         exit 1
     fi
-    # By a linker script in a folder of its own, since glibc lies beside it; its reader of compressed symbols wants lzma.
-    mkdir -p "$build/unwinder"
-    echo "GROUP ( $unwinder ${unwinder%/*}/liblzma.a )" > "$build/unwinder/libunwind.a"
-    flags+=(-Clinker=musl-gcc -Clink-self-contained=no "-Lnative=$build/unwinder")
+    [ -e "$own/libc.a" ] || flags+=(-Clinker=musl-gcc -Clink-self-contained=no)
 fi
 options=(--locked --profile packaged --bins --target "$triple")
 if has_sources "$rustc"; then
     # Without its feature "backtrace": what reads debugging symbols is of no use in a program that has none.
-    options+=(-Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size)
+    options+=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
     export RUSTC_BOOTSTRAP=1
+    if [[ $triple == *-musl ]]; then
+        # The library asks for an unwinder all the same, for backtraces that without that feature are never printed. It
+        # gets a linker script in place of one, by which a call would end the process.
+        mkdir -p "$build/unwinder"
+        echo "_Unwind_Backtrace = abort; _Unwind_GetIP = abort;" > "$build/unwinder/libunwind.a"
+        flags+=("-Lnative=$build/unwinder")
+    fi
 else
     echo "dist.sh: the standard library comes as it is, since its sources are not at hand: the program gets larger" >&2
 fi

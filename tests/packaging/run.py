@@ -26,7 +26,7 @@ import apart  # noqa: E402
 import kit  # noqa: E402
 from kit import bounded  # noqa: E402
 
-TOOLCHAIN = "rustc-web cargo-web rust-web-src musl-tools libunwind-dev"
+TOOLCHAIN = "rustc-web cargo-web rust-web-src musl-tools"
 PODMAN = "podman buildah runc netavark aardvark-dns catatonit iproute2 curl"
 # The packages that each needs, and how many seconds it may take: several times what it takes on two cores.
 MODULES = {
