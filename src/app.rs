@@ -56,7 +56,8 @@ pub fn run(config: Config, version: &'static str) -> Result<(), AppError> {
     let sockets = os::given_sockets().map_err(|error| AppError::Given("list", error.to_string()))?;
     let given = parts::given(&config, sockets)?;
     let instance_id = config.instance_id.clone().unwrap_or_else(os::uuid_v4);
-    logging::start(parts::log_config(&config, &instance_id)).map_err(|error| AppError::Log(error.to_string()))?;
+    logging::start(parts::log_config(&config, &instance_id), groups::end_all)
+        .map_err(|error| AppError::Log(error.to_string()))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }

@@ -348,6 +348,8 @@ pub const NOTIFY_TIME_MAX: Duration = Duration::from_secs(1);
 pub const PIPE_LINE_BYTES_MAX: usize = 4000;
 /// Time that a log line waits for a reader of standard error who is slow. Beyond: lines are counted, not written.
 pub const STDERR_STALL_MAX: Duration = Duration::from_millis(100);
+/// Time that a thread that panics waits for the log file; it may hold it itself. Beyond: only standard error has its line.
+pub const PANIC_FILE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// A log file that failed (full disk, no permission) is tried again after this time; its lines are counted meanwhile.
 pub const LOG_RETRY_EVERY: Duration = Duration::from_secs(30);
 /// Log files of one name that may be in use by other processes before the next name is given up (`<name>-2` …).

@@ -1,9 +1,11 @@
-//! The one `log::Log` of the program: standard error through `simple_logger`, and a rotating file when asked for.
+//! The one `log::Log` of the program: standard error with the level filter of `simple_logger`, and a rotating file when
+//! asked for. Also what a panic does: one line, and the end of the process.
 //!
 //! Both get the same line (`line.rs`); on standard error the level and the module stand before it.
 //!
 //! **Invariant**: logging never fails, ends or stops its caller: not by a full disk, not by a standard error that is
-//! closed or that nobody reads. What could not be written is counted, and the count is written as soon as it can be.
+//! closed or that nobody reads. What could not be written is counted, and the count is written as soon as it can be. A panic
+//! of any thread ends the process with `EXIT_THREAD_DIED`: half a server is worse than none.
 //! **Thread**: any.
 //! **Bounds**: `LOG_LINE_BYTES_MAX`, `PIPE_LINE_BYTES_MAX`, `STDERR_STALL_MAX`; the file's in `file.rs`.
 //! Left out on purpose: a thread and a queue for lines. A line is in the kernel when its macro returns, so that the last
@@ -14,13 +16,13 @@ pub mod line;
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::path::PathBuf;
+use std::io::{self, StderrLock, Write};
+use std::panic::{self, PanicHookInfo};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,7 +32,10 @@ use simple_logger::SimpleLogger;
 
 use self::file::{RotatingFile, Written};
 use self::line::Stamp;
-use crate::limits::{LOG_LINE_BYTES_MAX, PIPE_LINE_BYTES_MAX, STDERR_STALL_MAX};
+use crate::limits::{LOG_LINE_BYTES_MAX, PANIC_FILE_WAIT_MAX, PIPE_LINE_BYTES_MAX, STDERR_STALL_MAX};
+
+/// Exit code of a process of which a thread has panicked.
+pub const EXIT_THREAD_DIED: i32 = 5;
 
 #[derive(Clone, Debug)]
 pub struct LogConfig {
@@ -59,19 +64,23 @@ pub enum LogError {
 /// characters escaped.
 pub struct Quoted<'a, T: ?Sized>(pub &'a T);
 
-/// Starts logging for the whole process, panics included. A folder that cannot be written to is no error: it is said on
-/// standard error, and tried again later.
-pub fn start(config: LogConfig) -> Result<(), LogError> {
+/// Starts logging for the whole process. A folder that cannot be written to is no error: it is said on standard error, and
+/// tried again later. From now on a panic is logged, and ends the process after `last_deed`.
+pub fn start(config: LogConfig, last_deed: fn()) -> Result<(), LogError> {
     let logger = Logger {
-        stderr: Stderr::new(config.level),
+        stderr: Stderr::new(),
         file: config.file.map(|file| Mutex::new(RotatingFile::new(file))),
-        level: config.level,
+        filter: SimpleLogger::new().with_level(config.level),
     };
     LOGGER.set(logger).map_err(|_| LogError::AlreadyStarted)?;
     let logger = LOGGER.get().ok_or(LogError::AlreadyStarted)?;
     log::set_logger(logger).map_err(|_| LogError::AlreadyStarted)?;
-    log::set_max_level(config.level);
-    panic::set_hook(Box::new(log_panic));
+    log::set_max_level(logger.filter.max_level());
+    panic::set_hook(Box::new(move |info| {
+        log_panic(info);
+        last_deed();
+        std::process::exit(EXIT_THREAD_DIED);
+    }));
     Ok(())
 }
 
@@ -114,19 +123,17 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 thread_local! {
     static REQUEST: Cell<Option<u64>> = const { Cell::new(None) };
-    /// A panic of this thread is caught where it is expected, and not worth a line.
-    static PANIC_IS_EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Logger {
     stderr: Stderr,
     file: Option<Mutex<RotatingFile>>,
-    level: LevelFilter,
+    filter: SimpleLogger,
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        self.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -138,9 +145,9 @@ impl Log for Logger {
         let stamp = Stamp { at, level: record.level(), thread: thread.name().unwrap_or("unnamed"), request };
         let line = line::format(&stamp, *record.args(), LOG_LINE_BYTES_MAX);
         self.stderr.write(record.level(), record.target(), &line);
-        if let Some(file) = &self.file {
-            let written = file.lock().unwrap_or_else(PoisonError::into_inner).write(&line, at, Instant::now());
-            self.tell(&stamp, written, file);
+        if let Some(mut file) = self.file.as_ref().and_then(locked) {
+            let written = file.write(&line, at, Instant::now());
+            self.tell(&stamp, written, file.folder());
         }
     }
 
@@ -149,15 +156,15 @@ impl Log for Logger {
 
 impl Logger {
     /// Says on standard error that the file failed, or that it is back.
-    fn tell(&self, stamp: &Stamp<'_>, written: Written, file: &Mutex<RotatingFile>) {
-        let folder = || file.lock().unwrap_or_else(PoisonError::into_inner).folder().display().to_string();
+    fn tell(&self, stamp: &Stamp<'_>, written: Written, folder: &Path) {
+        let folder = folder.display();
         let (level, message) = match written {
             Written::Yes | Written::StillFailed => return,
             Written::FailedNow(error) => {
-                (Level::Error, format!("event=log_file_failed folder={} error={}", Quoted(&folder()), Quoted(&error)))
+                (Level::Error, format!("event=log_file_failed folder={} error={}", Quoted(&folder), Quoted(&error)))
             }
             Written::Again(lost) => {
-                (Level::Warn, format!("event=log_file_back folder={} lost={lost}", Quoted(&folder())))
+                (Level::Warn, format!("event=log_file_back folder={} lost={lost}", Quoted(&folder)))
             }
         };
         let stamp = Stamp { at: stamp.at, level, thread: stamp.thread, request: None };
@@ -165,8 +172,23 @@ impl Logger {
     }
 }
 
+/// The file, unless this thread panics and does not get it soon: it may be the one that holds it.
+fn locked(file: &Mutex<RotatingFile>) -> Option<MutexGuard<'_, RotatingFile>> {
+    if !thread::panicking() {
+        return Some(file.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    let end = Instant::now() + PANIC_FILE_WAIT_MAX;
+    loop {
+        match file.try_lock() {
+            Ok(file) => return Some(file),
+            Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 struct Stderr {
-    logger: SimpleLogger,
     /// Lines written to a pipe without room for them would block.
     bytes_max: usize,
     /// Nobody reads: no further line waits for that.
@@ -175,11 +197,10 @@ struct Stderr {
 }
 
 impl Stderr {
-    fn new(level: LevelFilter) -> Stderr {
+    fn new() -> Stderr {
         let stat = fstat(io::stderr());
         let is_pipe = stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
         Stderr {
-            logger: SimpleLogger::new().with_level(level),
             bytes_max: if is_pipe { PIPE_LINE_BYTES_MAX } else { LOG_LINE_BYTES_MAX },
             stalled: AtomicBool::new(false),
             lost: AtomicU64::new(0),
@@ -187,23 +208,25 @@ impl Stderr {
     }
 
     fn write(&self, level: Level, target: &str, line: &str) {
-        if !self.takes_a_line() {
+        // One thread at a time, or two would fill the room that each was promised.
+        let mut stderr = io::stderr().lock();
+        if !self.takes_a_line(&stderr) {
             self.lost.fetch_add(1, Relaxed);
             return;
         }
         let lost = self.lost.swap(0, Relaxed);
-        let was_told = lost == 0 || self.put(Level::Warn, module_path!(), &format!("event=lines_lost count={lost}"));
-        let was_put = was_told && self.put(level, target, &line::shorten(line, self.bytes_max));
+        let was_told =
+            lost == 0 || put(&mut stderr, Level::Warn, module_path!(), &format!("event=lines_lost count={lost}"));
+        let was_put = was_told && put(&mut stderr, level, target, &line::shorten(line, self.bytes_max));
         let still_lost = if was_told { 0 } else { lost } + u64::from(!was_put);
         self.lost.fetch_add(still_lost, Relaxed);
     }
 
     /// Whether a write would not block. A reader who is only slow gets a moment, once.
-    fn takes_a_line(&self) -> bool {
+    fn takes_a_line(&self, stderr: &StderrLock<'_>) -> bool {
         let patience = if self.stalled.load(Relaxed) { 0 } else { STDERR_STALL_MAX.as_millis() as i64 };
         let timeout = Timespec { tv_sec: patience / 1000, tv_nsec: patience % 1000 * 1_000_000 };
-        let stderr = io::stderr();
-        let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+        let mut asked = [PollFd::new(stderr, PollFlags::OUT)];
         let mut answer = poll(&mut asked, Some(&timeout));
         if answer == Err(Errno::INTR) {
             answer = poll(&mut asked, Some(&timeout));
@@ -212,30 +235,16 @@ impl Stderr {
         self.stalled.store(!answered, Relaxed);
         answered && asked[0].revents() == PollFlags::OUT
     }
-
-    /// `simple_logger` writes with `eprintln!`, which panics when standard error takes no bytes, as on a full disk. That
-    /// must not reach the caller, who only wanted to log. While a thread panics, another panic could end the process on
-    /// the spot, so that we write by ourselves then.
-    fn put(&self, level: Level, target: &str, line: &str) -> bool {
-        let target = target.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")).unwrap_or(target);
-        if thread::panicking() {
-            return io::stderr().write_all(format!("{level:<5} [{target}] {line}\n").as_bytes()).is_ok();
-        }
-        let record = |args: fmt::Arguments<'_>| {
-            self.logger.log(&Record::builder().level(level).target(target).args(args).build());
-        };
-        PANIC_IS_EXPECTED.set(true);
-        let written = panic::catch_unwind(AssertUnwindSafe(|| record(format_args!("{line}"))));
-        PANIC_IS_EXPECTED.set(false);
-        written.is_ok()
-    }
 }
 
-/// The panic hook: one line instead of the several of the standard one.
+/// Not with `simple_logger`, whose `eprintln!` panics when standard error takes no bytes, as on a full disk.
+fn put(stderr: &mut StderrLock<'_>, level: Level, target: &str, line: &str) -> bool {
+    let target = target.strip_prefix(concat!(env!("CARGO_CRATE_NAME"), "::")).unwrap_or(target);
+    stderr.write_all(format!("{level:<5} [{target}] {line}\n").as_bytes()).is_ok()
+}
+
+/// One line instead of the several of the standard hook.
 fn log_panic(info: &PanicHookInfo<'_>) {
-    if PANIC_IS_EXPECTED.try_with(Cell::get).unwrap_or(false) {
-        return;
-    }
     let payload = info.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
@@ -268,6 +277,8 @@ mod tests {
     use super::*;
 
     const CHILD: &str = "LOGGING_TEST_CHILD";
+    /// The file's lock is held while the thread panics.
+    const HOLD: &str = "LOGGING_TEST_HOLD";
 
     #[test]
     fn request_ids_nest_and_end() {
@@ -285,34 +296,43 @@ mod tests {
         assert_eq!(request_id(), Some(7));
     }
 
-    /// Runs in a process of its own, since logging is started once in a process. Ends with exit code 0 only if no line
-    /// stopped or ended it.
+    /// Runs in a process of its own, since logging is started once in a process. Ends as it should only if no line stopped or
+    /// ended it before.
     #[test]
     fn child() {
         let Some(dir) = std::env::var_os(CHILD) else { return };
         let file = FileConfig { folder: dir.into(), name: "child".to_owned(), bytes_max: 1 << 30, files_max: 7 };
         let config = LogConfig { level: LevelFilter::Info, file: Some(file) };
-        assert_eq!(start(config.clone()), Ok(()));
-        assert_eq!(start(config), Err(LogError::AlreadyStarted));
+        assert_eq!(start(config.clone(), last_deed), Ok(()));
+        assert_eq!(start(config, last_deed), Err(LogError::AlreadyStarted));
         let _request = request();
         log::info!("event=first value={}", Quoted("a b\nc"));
         log::debug!("event=hidden");
-        let panicked = thread::Builder::new().name("worker".to_owned()).spawn(|| panic!("two\nlines"));
-        assert!(panicked.unwrap().join().is_err());
         for number in 0..200 {
             log::warn!("event=long number={number} {}", "x".repeat(5000));
         }
+        let _held = std::env::var_os(HOLD).map(|_| LOGGER.get().unwrap().file.as_ref().unwrap().lock().unwrap());
+        let dies = thread::Builder::new().name("worker".to_owned()).spawn(|| panic!("two\nlines"));
+        let _ = dies.unwrap().join();
+    }
+
+    fn last_deed() {
         log::error!("event=last");
     }
 
     /// Runs `child` and gives its standard error, if it was a pipe that somebody read, and its file.
     fn run_child(name: &str, stderr: Stdio) -> (String, String) {
+        run_child_with(name, stderr, &[])
+    }
+
+    fn run_child_with(name: &str, stderr: Stdio, variables: &[(&str, &str)]) -> (String, String) {
         let dir = std::env::temp_dir().join(format!("dcc-mcp-logging-test-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "--nocapture", "logging::tests::child"]).env(CHILD, &dir);
+        command.envs(variables.iter().copied());
         let output = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap().wait_with_output().unwrap();
-        assert!(output.status.success(), "{name}: {}", output.status);
+        assert_eq!(output.status.code(), Some(EXIT_THREAD_DIED), "{name}: {}", output.status);
         let text = fs::read_to_string(dir.join("dcc-mcp-server.child.log")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         (String::from_utf8(output.stderr).unwrap(), text)
@@ -323,9 +343,12 @@ mod tests {
         assert_eq!(lines.len(), 203);
         assert!(lines.iter().all(|line| line.starts_with("at=20") && line.contains("Z level=")));
         assert!(lines[0].ends_with(" request=1 event=first value=\"a b\\nc\""), "{}", lines[0]);
-        assert!(lines[1].contains(" level=error thread=worker event=panic place="), "{}", lines[1]);
-        assert!(lines[1].ends_with(" message=\"two\\nlines\""), "{}", lines[1]);
-        assert!(lines[202].ends_with(" event=last"));
+        assert!(is_panic(lines[201]), "{}", lines[201]);
+        assert!(lines[202].ends_with(" event=last"), "{}", lines[202]);
+    }
+
+    fn is_panic(line: &str) -> bool {
+        line.contains(" level=error thread=worker event=panic place=") && line.ends_with(" message=\"two\\nlines\"")
     }
 
     #[test]
@@ -336,6 +359,15 @@ mod tests {
         assert_eq!(lines.len(), 203);
         assert!(lines[0].starts_with("INFO  [logging::tests] at=20"), "{}", lines[0]);
         assert!(lines[2].len() < 4096 && lines[2].ends_with("...[cut]"));
+        assert!(is_panic(lines[201]), "{}", lines[201]);
+    }
+
+    /// As that of the thread that panics would be, if it did so while it wrote there.
+    #[test]
+    fn a_panic_does_not_wait_for_a_file_that_is_held() {
+        let (stderr, file) = run_child_with("held", Stdio::piped(), &[(HOLD, "1")]);
+        assert_eq!(file.lines().count(), 201);
+        assert!(stderr.lines().nth(201).is_some_and(is_panic), "{stderr}");
     }
 
     #[test]

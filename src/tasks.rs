@@ -12,7 +12,6 @@ pub mod task;
 pub mod view;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,9 +85,7 @@ impl TaskTable {
         let number = self.shared.threads.fetch_add(1, Ordering::Relaxed);
         let same = Arc::clone(&task);
         let spawned = worker::spawn(&format!("task-{number}"), move || {
-            // A mistake of ours costs the task, as one in a handler costs its request.
-            let ending = catch_unwind(AssertUnwindSafe(|| run(&same)));
-            same.end(ending.unwrap_or_else(|_| Ending::failed("the task could not be run to its end")));
+            same.end(run(&same));
             drop(running);
         });
         match spawned {
@@ -228,14 +225,6 @@ mod tests {
         assert!(table.find("two", &one.id).is_none() && table.find("", &one.id).is_none());
         let ids = |owner: &str| table.page(owner, None).0.iter().map(|task| task.id.clone()).collect::<Vec<_>>();
         assert_eq!((ids("one"), ids("two"), ids("")), (vec![one.id.clone()], vec![two.id.clone()], vec![]));
-    }
-
-    #[test]
-    fn a_run_that_breaks_is_a_failed_task() {
-        let table = TaskTable::default();
-        let task = table.begin(&wanted("me"), |_| panic!("on purpose")).expect("there is room");
-        assert!(table.drain(Deadline::after(Duration::from_secs(5))));
-        assert!(matches!(task.look().ending.as_deref(), Some(Ending::Result { is_error: true, .. })));
     }
 
     #[test]

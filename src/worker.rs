@@ -3,7 +3,7 @@
 //! A worker has one bounded inbox, a tick, and a handle whose methods send. `tick` runs when no message came for the
 //! time that the last tick asked for, and after at most that time even when messages keep coming.
 //!
-//! **Invariant**: a worker that panics ends the process with `EXIT_THREAD_DIED`; half a server is worse than none.
+//! **Invariant**: every thread has a name. One that panics ends the process (`logging.rs`); nobody has to look for its end.
 //! **Bounds**: inbox capacity given at the start; `stop` waits at most `WORKER_STOP_MAX`.
 //! Left out on purpose: pools, and joining threads that only serve one connection.
 
@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
 use crate::limits::WORKER_STOP_MAX;
-
-/// Exit code of a process in which a worker thread has died.
-pub const EXIT_THREAD_DIED: i32 = 5;
 
 /// The state of a worker thread and what it does.
 pub trait Work: Send + 'static {
@@ -87,7 +84,7 @@ impl<M: Send + 'static> Worker<M> {
     }
 }
 
-/// Starts a thread of the program. Its death by panic ends the process.
+/// Starts a thread of the program.
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     spawn_as(thread::Builder::new(), name, Box::new(body))
 }
@@ -99,11 +96,7 @@ pub fn spawn_small(name: &str, stack_bytes: usize, body: impl FnOnce() + Send + 
 
 /// Boxed, so that there is one copy of this in the program and not one for each thread's work.
 fn spawn_as(builder: thread::Builder, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-    let name = name.to_owned();
-    builder.name(name.clone()).spawn(move || {
-        let _guard = EndProcessOnPanic { name };
-        body();
-    })
+    builder.name(name.to_owned()).spawn(body)
 }
 
 fn run<W: Work>(mut state: W, orders: &Receiver<Order<W::Message>>) {
@@ -117,19 +110,6 @@ fn run<W: Work>(mut state: W, orders: &Receiver<Order<W::Message>>) {
         }
         if Instant::now() >= due {
             due = Instant::now() + state.tick();
-        }
-    }
-}
-
-struct EndProcessOnPanic {
-    name: String,
-}
-
-impl Drop for EndProcessOnPanic {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            log::error!("thread={} died; the process ends", self.name);
-            std::process::exit(EXIT_THREAD_DIED);
         }
     }
 }
@@ -196,20 +176,5 @@ mod tests {
         assert!(!worker.stop(), "its inbox is full");
         drop(go_on);
         assert!(worker.stop());
-    }
-
-    /// The test runs itself again as another process, and dies there.
-    #[test]
-    fn a_thread_that_dies_takes_the_process_with_it() {
-        const DIE: &str = "DCC_MCP_TEST_THREAD_DIES";
-        if std::env::var_os(DIE).is_some() {
-            let dying = spawn("dying", || panic!("as the test wants it")).expect("a thread can be started");
-            let _ = dying.join();
-            thread::sleep(Duration::from_secs(60));
-        }
-        let test = thread::current().name().expect("tests have names").to_owned();
-        let mut again = std::process::Command::new(std::env::current_exe().expect("this program"));
-        let output = again.args(["--exact", &test]).env(DIE, "1").output().expect("it runs again");
-        assert_eq!(output.status.code(), Some(EXIT_THREAD_DIED), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }

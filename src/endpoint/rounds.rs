@@ -13,7 +13,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -147,9 +146,7 @@ impl Endpoint {
                 (call.is_modern, call.tasks) = (true, tasks);
                 service.call(&call, &mut Outlet::aside(&*running))
             };
-            // Like a handler that panics, it costs its own request.
-            let panicked = |_| Err(ErrorObject::new(INTERNAL_ERROR, "the call has failed inside the server").into());
-            running.line.end(catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(panicked));
+            running.line.end(call());
             rounds.forget(&running);
         };
         worker::spawn(&name, run).map_err(failed)?;

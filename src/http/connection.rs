@@ -9,7 +9,6 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -23,7 +22,6 @@ use crate::http::{Times, time_left, wire};
 use crate::limits::{
     BODY_BYTES_MAX, CONNECTION_BUFFER_KEPT_BYTES, HEAD_BYTES_MAX, LINGER_BYTES_MAX, READ_BYTES, UNREAD_BODY_BYTES_MAX,
 };
-use crate::throttle::Throttle;
 
 /// Room for what a client sends at once; most requests are smaller. Thousands of idle connections have this each.
 const INPUT_BYTES: usize = 2 * 1024;
@@ -112,16 +110,8 @@ impl Connection<'_> {
         self.expects_continue = head.expects_continue() && !self.is_body_read;
         self.keeps_alive = head.keeps_alive();
         let mut exchange = Exchange::new(head, self, out);
-        if catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut exchange))).is_err() {
-            log_panic(head);
-            if exchange.has_responded() {
-                return false;
-            }
-        }
-        if !exchange.has_responded() {
-            let refusal = Refusal::new(500, "internal_error", "the request could not be answered; the log says why");
-            let _ = exchange.refuse(&refusal);
-        }
+        handler.handle(head, &mut exchange);
+        exchange.answer_if_silent();
         // A stream without its end is broken off, so that the client does not take it for whole.
         let is_whole = !exchange.is_streaming();
         is_whole && self.keeps_alive && self.skip_body()
@@ -362,11 +352,4 @@ pub fn length_required() -> Refusal {
 
 fn too_large() -> Refusal {
     Refusal::new(413, "body_too_large", format!("a request body has at most {BODY_BYTES_MAX} bytes"))
-}
-
-fn log_panic(head: &RequestHead) {
-    static THROTTLE: Throttle = Throttle::new();
-    if let Some(suppressed) = THROTTLE.allows() {
-        log::error!("event=handler_panicked path={:?} suppressed={suppressed}", head.path());
-    }
 }

@@ -123,7 +123,6 @@ impl Server {
         if let Some(Accepting { wake, thread }) = accepting {
             self.shared.is_stopping.store(true, Ordering::Relaxed);
             drop(wake);
-            // It cannot have panicked: that ends the process.
             let _ = thread.join();
         }
     }

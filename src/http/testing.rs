@@ -139,7 +139,6 @@ impl Handler for Paths {
                 let _ = self.arrived.send(());
                 Ok(())
             }
-            "/panic" => panic!("on purpose"),
             "/silent" => Ok(()),
             _ => exchange.refuse(&Refusal::new(404, "not_found", "no \"such\" path")),
         };

@@ -15,7 +15,6 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -164,13 +163,10 @@ fn answer(request: tiny_http::Request, shared: &Shared) {
     let mut exchange = Exchange::new(&head, &mut transport, &mut out);
     if let Err(error) = parsed {
         let _ = exchange.refuse(&error.into());
-    } else if catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&head, &mut exchange))).is_err() {
-        log::error!("event=handler_panicked path={:?}", head.path());
+    } else {
+        shared.handler.handle(&head, &mut exchange);
     }
-    if !exchange.has_responded() {
-        let refusal = Refusal::new(500, "internal_error", "the request could not be answered; the log says why");
-        let _ = exchange.refuse(&refusal);
-    }
+    exchange.answer_if_silent();
 }
 
 /// The head as it was before tiny_http read it, as far as it can tell.

@@ -18,7 +18,6 @@ use crate::mcp::tasks::TaskStatus;
 use crate::os;
 use crate::skills::child::Cancel;
 use crate::skills::dialog::Answer;
-use crate::skills::outcome::Outcome;
 use crate::tasks::Wanted;
 
 pub struct Task {
@@ -232,14 +231,6 @@ impl Task {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Ending {
-    /// Of a call that could not be run.
-    pub fn failed(text: &str) -> Ending {
-        let Outcome { json, is_error, .. } = Outcome::failed(text);
-        Ending::Result { json, is_error, protocol_error: None }
     }
 }
 

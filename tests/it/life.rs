@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::client::{R03, R06, Session, get, status, text_of};
-use crate::program::{Start, World};
+use crate::program::{PROGRAM, Start, World};
 use crate::skill;
 use crate::wait::{PATIENCE, promise, until, until_some};
 
@@ -14,6 +15,21 @@ use crate::wait::{PATIENCE, promise, until, until_some};
 const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 /// What the specification promises for a death that everyone should notice.
 const NOTICED: Duration = Duration::from_secs(1);
+
+/// See docs/decisions/0002-simple-logger.md. A pipe that is closed or not read is tested beside `src/logging.rs`.
+#[test]
+fn a_full_disk_under_standard_error_costs_nothing_but_log_lines() {
+    let world = World::new();
+    let onto_full = ["sh", "-c", "exec \"$0\" \"$@\" 2>/dev/full", PROGRAM];
+    let mut instance = world.start(Start::new().through(&onto_full).args(["--log-level", "debug"]));
+    world.wait_instances(1);
+    for address in [instance.address, world.gateway()] {
+        assert_eq!(status(address, "/nothing"), Some(404));
+        assert!(!Session::open(address, R06).tool_names().is_empty());
+    }
+    instance.signal(Signal::TERM);
+    assert_eq!(instance.wait_exit(PATIENCE).code(), Some(0));
+}
 
 #[test]
 fn an_instance_registers_lists_its_tools_and_answers_a_call() {
