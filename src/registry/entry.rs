@@ -1,7 +1,7 @@
 //! One instance as its registry file tells it.
 //!
 //! Times are seconds since the epoch, with fractions. They are for people and for first sights: whether an instance
-//! lives is judged by changes of `heartbeat.seq` alone (`registry.rs`).
+//! lives is judged by changes of `heartbeat` alone, by whether it is the same and not by how old it is (`registry.rs`).
 //!
 //! **Invariant**: an `Entry` that came out of `parse` is safe to use: its id is a file name and nothing more, its
 //! address is one that can be connected to, its texts are bounded and names are free of control characters. What the
@@ -192,11 +192,10 @@ impl Entry {
             == (&other.instance_id, other.pid, other.pid_start, &other.host_id)
     }
 
-    /// Whether both are of one sign of life: nobody has written anything in between.
+    /// Whether both are of one sign of life: nobody has written anything in between. The time counts as well: a machine that
+    /// is put back to an earlier state comes by the same count again.
     pub fn is_same_beat(&self, other: &Entry) -> bool {
-        self.has_same_owner(other)
-            && self.heartbeat.seq == other.heartbeat.seq
-            && self.registered_at == other.registered_at
+        self.has_same_owner(other) && self.heartbeat == other.heartbeat && self.registered_at == other.registered_at
     }
 
     /// Whether nothing but the heartbeat differs.

@@ -108,6 +108,8 @@ struct Host {
     cut_since: f64,
     /// Whether it tells when a process started.
     has_starts: bool,
+    /// It does not know the time yet when processes start.
+    starts_in_the_dark: bool,
 }
 
 struct Sky {
@@ -201,7 +203,7 @@ impl Sky {
             Kind::Ours => (self.hosts[host].has_starts.then_some(self.starts), self.host_id(host)),
             Kind::Row { .. } => (None, String::new()),
         };
-        entry.registered_at = self.wall(host);
+        entry.registered_at = if self.hosts[host].starts_in_the_dark { EPOCH } else { self.wall(host) };
         entry.heartbeat = entry::Beat { seq: 0, at: 0.0 };
         let observer = Observer::new(Some(entry.instance_id.clone()), Duration::from_secs_f64(STALE));
         Node {
@@ -288,7 +290,18 @@ impl Sky {
 impl Host {
     fn new(random: &mut Random) -> Host {
         let (skew, has_starts) = (skew(random), random.below(3) > 0);
-        Host { boot: 0, skew, set_at: NEVER, cut_until: 0.0, cut_last: NEVER, cut_since: f64::INFINITY, has_starts }
+        // Two lives that differ in nothing are beyond what anybody could tell.
+        let starts_in_the_dark = has_starts && random.below(3) == 0;
+        Host {
+            boot: 0,
+            skew,
+            set_at: NEVER,
+            cut_until: 0.0,
+            cut_last: NEVER,
+            cut_since: f64::INFINITY,
+            has_starts,
+            starts_in_the_dark,
+        }
     }
 }
 

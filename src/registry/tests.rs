@@ -161,7 +161,10 @@ fn another_life_with_the_same_count_of_heartbeats_is_a_change() {
     let before = entry("a", 1, EPOCH);
     let restarted = Entry { registered_at: 2.0, ..before.clone() };
     let other_process = Entry { pid: 11, ..before.clone() };
-    for (name, after) in [("registered anew", restarted), ("another process", other_process)] {
+    let put_back = entry("a", 1, EPOCH + 20.0);
+    for (name, after) in
+        [("registered anew", restarted), ("another process", other_process), ("a machine that was put back", put_back)]
+    {
         let mut watch = Watch::new(None);
         assert_eq!(watch.until(29.5, std::slice::from_ref(&before)), live(&["a"]));
         assert_eq!(watch.until(59.0, std::slice::from_ref(&after)), live(&["a"]), "{name}");

@@ -47,6 +47,7 @@ impl Sky {
         // One that is paused, or cannot write because nobody can, is judged by its port, which the system keeps open.
         let is_far = node.host != observer.host;
         let cut_since = self.hosts[node.host].cut_since.min(self.hosts[observer.host].cut_since);
+        let cut_since = cut_since.max(node.began);
         let away_since = if is_far { node.dead_since.min(cut_since) } else { node.dead_since };
         let unread = witness.unread.unwrap_or(away_since);
         let seen_since = away_since.max(observer.awake_since).max(observer.reading_since).max(unread);

@@ -8,7 +8,7 @@ use super::deeds::Sight;
 use super::truth::Truth;
 use super::{File, Kind, PORT, SCAN, STALE, Sky};
 use crate::limits::{FOREIGN_PID_GRACE, PORT_ASKED_EVERY, PROBE_TIME_MAX, SILENT_PORT_ASKED_EVERY};
-use crate::registry::entry::Entry;
+use crate::registry::entry::{self, Entry};
 use crate::registry::facts::Facts;
 use crate::registry::{Death, Instance, Prune, View};
 
@@ -73,8 +73,8 @@ impl Witness {
 }
 
 /// What makes a sign of life another one.
-fn sign(entry: &Entry) -> (u32, Option<u64>, &str, f64, u64) {
-    (entry.pid, entry.pid_start, &entry.host_id, entry.registered_at, entry.heartbeat.seq)
+fn sign(entry: &Entry) -> (u32, Option<u64>, &str, f64, entry::Beat) {
+    (entry.pid, entry.pid_start, &entry.host_id, entry.registered_at, entry.heartbeat)
 }
 
 impl Sky {
