@@ -1,10 +1,13 @@
 //! A seeded simulation of the election on one host: processes that start, die, pause and leave between any two steps, that
-//! hand over, that are of another user, that were given a socket; a kernel that keeps port, sockets and the name.
+//! hand over, that are of another user, that were given a socket, that are out of descriptors; a kernel that keeps port,
+//! sockets and the name; strangers that have the name and say nothing.
 //!
 //! **Invariant**, checked after every step: no two processes accept on the address. In peace one serves, unless nobody
 //! competes, and name and listeners are held by the living alone. Mid-run, whoever is awake has something to do or
 //! waits for something that comes; and while one competes and is awake, the port is without a socket for `UNHELD_MAX` at
-//! most, and not served for that long at most unless one that is stopped has the socket or the name.
+//! most, and not served for that long at most unless one that is stopped has the socket or the name. A newer version in
+//! whose favour the gateway goes comes before older ones, and at once. Who serves takes the name where it can be had, those who stand by have the listener, nobody lets go what its own kind shares, and nobody goes
+//! in a circle.
 //!
 //! The world and what befalls it are here, what a process does in `deeds.rs`, the invariants in `checks.rs`.
 //! **Bounds**: `SEEDS` runs (1,000 unless said), `SEED` has one again (`registry/simulation.rs`).
@@ -27,6 +30,14 @@ const PEACE: Duration = Duration::from_secs(10);
 const UNHELD_MAX: Duration = HANDOVER_GRACE.saturating_add(Duration::from_millis(500));
 /// Nothing is due.
 const NEVER: Duration = Duration::from_secs(3600);
+/// So much time passes from one look at the processes to the next at most.
+const TICK_MAX: Duration = Duration::from_millis(200);
+/// The newest of the versions.
+const NEWEST: usize = 2;
+/// Steps of all processes at one moment.
+const STEPS_MAX: u32 = 1000;
+/// Number of the owner of the name that is no process here.
+const SQUATTER: usize = usize::MAX;
 
 /// A listening socket; it is there as long as a living process holds a duplicate.
 type Socket = usize;
@@ -47,6 +58,8 @@ struct Process {
     /// It competes no more.
     has_resigned: bool,
     paused_until: Duration,
+    /// It has no descriptors left.
+    exhausted_until: Duration,
     given: Option<Socket>,
     holds: Holds,
     listener: Option<Socket>,
@@ -56,8 +69,17 @@ struct Process {
     due: Duration,
     heard: Vec<Word>,
     is_serving: bool,
+    /// Since when it has served.
+    serving_since: Duration,
     /// Since when it competes and is awake, and nothing it tried has failed.
     able_since: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Squat {
+    Stranger,
+    /// Of the same user; whoever asks is let in and gets nothing.
+    Mute,
 }
 
 struct Kernel {
@@ -70,12 +92,25 @@ struct Kernel {
     name: Option<usize>,
     joined: Vec<(usize, bool)>,
     has_names: bool,
-    /// Somebody else has the name and nothing to do with the port.
-    is_squatted: bool,
+    /// Somebody else has the name and nothing to do with the port; of another user, or silent.
+    squatted: Option<Squat>,
+    /// When somebody took it last; since when nobody has it, if nobody has.
+    named_since: Duration,
+    name_free_since: Duration,
     versions: Vec<Version>,
+    /// When the port was handed over to a newer version last, and who was told.
+    yielded: Duration,
+    told: Vec<usize>,
     /// When the port had a socket last, and when it was served or one that was stopped kept others from it.
     held: Duration,
     served: Duration,
+}
+
+impl Process {
+    /// Also one that it has been sent and has not taken out yet.
+    fn has_socket(&self) -> bool {
+        self.listener.is_some() || self.heard.iter().any(|word| matches!(word, Word::Listener(_)))
+    }
 }
 
 #[test]
@@ -99,11 +134,18 @@ impl Kernel {
             name: None,
             joined: Vec::new(),
             has_names,
-            is_squatted: false,
+            squatted: None,
+            named_since: Duration::ZERO,
+            name_free_since: Duration::ZERO,
             versions: versions.into(),
+            yielded: Duration::ZERO,
+            told: Vec::new(),
             held: Duration::ZERO,
             served: Duration::ZERO,
         };
+        if kernel.random.below(8) == 0 {
+            kernel.squat();
+        }
         // The service manager holds its socket for ever, and gives it to one process at a time.
         let given = (kernel.random.below(5) == 0).then(|| kernel.socket());
         for number in 0..count {
@@ -126,6 +168,7 @@ impl Kernel {
             is_alive: true,
             has_resigned: false,
             paused_until: Duration::ZERO,
+            exhausted_until: Duration::ZERO,
             given: None,
             holds: Holds::Nothing,
             listener: None,
@@ -134,15 +177,20 @@ impl Kernel {
             due: self.now + Duration::from_millis(self.random.below(300)),
             heard: Vec::new(),
             is_serving: false,
+            serving_since: NEVER,
             able_since: self.now,
         }
     }
 
     fn run(mut self) {
+        let mut steps = 0;
         while self.now < CHAOS + PEACE {
             let is_peace = self.now >= CHAOS;
             if is_peace {
                 self.processes.iter_mut().for_each(|process| process.paused_until = Duration::ZERO);
+                if self.squatted == Some(Squat::Mute) {
+                    self.squat();
+                }
                 if self.processes[0].given.is_some() {
                     // The service manager starts it again when it has ended.
                     if self.processes[0].has_resigned {
@@ -154,13 +202,18 @@ impl Kernel {
                 self.happen();
             }
             self.owner_looks();
+            steps += 1;
+            assert!(steps < STEPS_MAX, "somebody goes in a circle at {:?}; SEED={}", self.now, self.seed);
             if !self.someone_acts() {
+                steps = 0;
                 self.check_nobody_sleeps_for_ever();
                 self.let_time_pass();
             }
             // After each step, since a socket may be held for no time at all.
             self.check_the_port();
             self.check();
+            self.check_standbys();
+            self.check_the_favoured();
         }
         let competing = self.processes.iter().any(|process| process.is_alive && !process.has_resigned);
         let serving = self.processes.iter().filter(|process| process.is_serving).count();
@@ -170,7 +223,7 @@ impl Kernel {
     /// Something from outside.
     fn happen(&mut self) {
         let number = self.random.below(self.processes.len() as u64) as usize;
-        match self.random.below(10) {
+        match self.random.below(11) {
             0..3 => self.die(number),
             3..5 => {
                 let pause = Duration::from_millis(1 + self.random.below(4000));
@@ -178,8 +231,31 @@ impl Kernel {
             }
             5 => self.resign(number),
             6 => self.hand_over(number),
-            7 if self.random.below(8) == 0 => self.is_squatted = !self.is_squatted && self.name.is_none(),
+            7 => self.exhaust(number),
+            8 if self.random.below(4) == 0 => self.squat(),
             _ => self.restart(number),
+        }
+    }
+
+    /// Somebody takes the name while nobody has it, or lets go of it.
+    fn squat(&mut self) {
+        if self.squatted.take().is_some() {
+            self.name_free_since = self.now;
+            for process in self.processes.iter_mut().filter(|process| process.follows == Some(SQUATTER)) {
+                process.heard.push(Word::Gone);
+            }
+        } else if self.name.is_none() {
+            // Whoever was told of a handover finds the name in use, and lets go of what it was to have.
+            self.told.clear();
+            self.squatted = Some(if self.random.below(2) == 0 { Squat::Stranger } else { Squat::Mute });
+        }
+    }
+
+    /// One that was given its socket would serve without the name then, whoever has a duplicate of it: that there are no
+    /// names is taken for a thing of the whole system there.
+    fn exhaust(&mut self, number: usize) {
+        if self.processes.iter().all(|process| process.given.is_none()) {
+            self.processes[number].exhausted_until = self.now + Duration::from_millis(self.random.below(500));
         }
     }
 
@@ -208,7 +284,7 @@ impl Kernel {
     /// The name is free, and who waited at it hears why.
     fn leave_name(&mut self, number: usize, word: Word) {
         if self.name == Some(number) {
-            self.name = None;
+            (self.name, self.name_free_since) = (None, self.now);
             for (standby, _) in std::mem::take(&mut self.joined) {
                 self.processes[standby].heard.push(word);
             }
@@ -239,24 +315,25 @@ impl Kernel {
         if !self.is_awake(number) || !process.is_serving {
             return;
         }
-        let newest = 2;
         let is_named = self.name == Some(number);
         let has_standby = is_named
-            && self.joined.iter().any(|(standby, is_given)| *is_given && self.processes[*standby].version == newest);
+            && self.joined.iter().any(|(standby, is_given)| *is_given && self.processes[*standby].version == NEWEST);
         if process.holds == Holds::Given && !has_standby {
             return;
         }
         let due = self.now + HANDOVER_GRACE;
+        let followers: Vec<usize> = self.joined.iter().map(|(standby, _)| *standby).collect();
+        (self.yielded, self.told) = (self.now, if is_named { followers } else { Vec::new() });
         let process = &mut self.processes[number];
         (process.is_serving, process.due) = (false, due);
         if has_standby {
             if process.holds != Holds::Given {
                 process.holds = Holds::Shared;
             }
-            self.leave_name(number, Word::Bye(newest));
+            self.leave_name(number, Word::Bye(NEWEST));
         } else {
             process.listener = None;
-            self.leave_name(number, Word::Free(newest));
+            self.leave_name(number, Word::Free(NEWEST));
         }
     }
 
@@ -306,7 +383,7 @@ impl Kernel {
     fn let_time_pass(&mut self) {
         let alive = self.processes.iter().filter(|process| process.is_alive);
         let next = alive.map(|process| process.due.max(process.paused_until)).filter(|next| *next > self.now).min();
-        let most = self.now + Duration::from_millis(1 + self.random.below(200));
+        let most = self.now + Duration::from_millis(1 + self.random.below(TICK_MAX.as_millis() as u64));
         self.now = next.unwrap_or(most).min(most);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Kernel, NEVER, Word};
+use super::{Kernel, NEVER, SQUATTER, Squat, Word};
 use crate::election::step::{Action, Event, Holds, Node, Pause, decide, pause_for};
 use crate::version::Version;
 
@@ -19,6 +19,7 @@ impl Kernel {
             Action::Serve => return self.serve(number),
             Action::Follow => return,
             Action::LetGo => {
+                self.check_letting_go(number, event);
                 self.processes[number].listener = None;
                 return self.rest(number, Pause::Retry.time());
             }
@@ -32,9 +33,15 @@ impl Kernel {
     }
 
     fn join(&mut self, number: usize) -> Event {
+        let has_names = self.has_names && !self.is_exhausted(number);
         match self.name {
-            _ if !self.has_names => Event::NoNames,
-            _ if self.is_squatted => Event::Stranger,
+            _ if !has_names => Event::NoNames,
+            _ if self.squatted == Some(Squat::Stranger) => Event::Stranger,
+            _ if self.squatted == Some(Squat::Mute) => {
+                self.stop_following(number);
+                self.processes[number].follows = Some(SQUATTER);
+                Event::Joined
+            }
             None => Event::Nobody,
             Some(owner) if self.processes[owner].user != self.processes[number].user => Event::Stranger,
             Some(owner) => {
@@ -47,7 +54,7 @@ impl Kernel {
     }
 
     fn bind(&mut self, number: usize) -> Event {
-        let is_held = self.processes.iter().any(|process| process.listener.is_some() || process.given.is_some());
+        let is_held = self.processes.iter().any(|process| process.given.is_some() || process.has_socket());
         match self.random.below(40) {
             _ if is_held => Event::InUse,
             0 => {
@@ -63,19 +70,32 @@ impl Kernel {
     }
 
     pub(super) fn take_name(&mut self, number: usize) -> Event {
+        let has_names = self.has_names && !self.is_exhausted(number);
         match self.name {
-            _ if !self.has_names => Event::NoNames,
-            _ if self.is_squatted => Event::NameInUse,
+            _ if !has_names => Event::NoNames,
+            _ if self.squatted.is_some() => Event::NameInUse,
             Some(owner) if owner != number => Event::NameInUse,
             _ => {
-                self.name = Some(number);
+                if self.name != Some(number) {
+                    (self.name, self.named_since) = (Some(number), self.now);
+                }
                 Event::NameTaken
             }
         }
     }
 
+    fn is_exhausted(&mut self, number: usize) -> bool {
+        let process = &mut self.processes[number];
+        let is_exhausted = self.now < process.exhausted_until;
+        if is_exhausted {
+            process.able_since = process.able_since.max(process.exhausted_until + Pause::AfterError.time());
+        }
+        is_exhausted
+    }
+
     fn serve(&mut self, number: usize) {
         self.stop_following(number);
+        self.check_turn(number);
         if self.random.below(40) == 0 {
             // It does not prove to work: others shall have it.
             self.processes[number].listener = None;
@@ -83,7 +103,7 @@ impl Kernel {
             self.processes[number].able_since = self.now + Pause::AfterError.time();
             return self.rest(number, Pause::AfterError.time());
         }
-        self.processes[number].is_serving = true;
+        (self.processes[number].is_serving, self.processes[number].serving_since) = (true, self.now);
         self.rest(number, Duration::from_secs(1));
     }
 
