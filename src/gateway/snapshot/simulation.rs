@@ -1,12 +1,14 @@
 //! Names do not change: seeded instances that come and go, listed in any order, as several replicas see them.
 //!
 //! **Invariant**, checked after every scan: a living instance has the names that it had when it was first seen by anybody,
-//! whoever else lives, and each leads to its tool; whoever sees the same instances answers the same bytes. Of two whose
-//! short ids are equal (`docs/architecture.md`, known limits) only the second holds, and no third one notices them.
+//! whoever else lives, and each leads to its tool; they are what product specification 6.5 says, by an account of it that
+//! shares nothing with `names.rs`; whoever sees the same instances answers the same bytes, in the order that is promised.
+//! Of two whose short ids are equal (`docs/architecture.md`, known limits) only that each name leads to its tool holds,
+//! and no third one notices them.
 //! **Bounds**: `SEEDS` runs (1,000 unless said), `SEED` has one again (`registry/simulation.rs`).
 //! Left out on purpose: who is live (`registry/simulation.rs`); tools that an instance loads, which name others of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
@@ -15,6 +17,7 @@ use serde_json::value::to_raw_value;
 use super::*;
 use crate::endpoint::access::Access;
 use crate::gateway::offered::Offered;
+use crate::hash::fnv64;
 use crate::mcp::RawObject;
 use crate::registry::entry::tests::{Random, sample};
 use crate::registry::facts::Facts;
@@ -25,8 +28,22 @@ use crate::registry::{Instance, Moment, Observer, View};
 
 const REPLICAS: usize = 2;
 const SCANS: u32 = 4;
-/// They meet once they are made fit, are cut, are told twice, and are what others become.
-const TOOLS: [&str; 9] = ["a", "a.b", "a/b", "a_b", "a.b", "", "é", "_", "a_b_000000"];
+/// They meet once they are made fit, are cut, are told twice, and are what others become: the last but two is what the
+/// second does beside others.
+const TOOLS: [&str; 11] = [
+    "a",
+    "a.b",
+    "a/b",
+    "a_b",
+    "a.b",
+    "",
+    "é",
+    "_",
+    "a_b_66522c",
+    LONG,
+    "a_tool_whose_name_is_too_long_for_most_clients_there_are.2",
+];
+const LONG: &str = "a_tool_whose_name_is_too_long_for_most_clients_there_are";
 
 /// Nothing is known but what is read.
 struct Nowhere;
@@ -94,6 +111,9 @@ fn run(seed: u64, access: &Arc<Access>) {
             check(snapshot, &sources, &mut names, seed);
             let ids: Vec<String> = snapshot.members.iter().map(|member| member.id().to_owned()).collect();
             assert_eq!(ids.len(), seen.len(), "all that is there is shown; SEED={seed}");
+            let place =
+                |member: &Arc<Member>| (member.upstream.instance.entry.dcc_type.clone(), member.id().to_owned());
+            assert!(snapshot.members.is_sorted_by_key(place), "by type, then id; SEED={seed}");
             let bytes = snapshot.list(Listed::Tools, Some(Revision::NEWEST));
             assert_eq!(*answers.entry(ids).or_insert_with(|| bytes.clone()), bytes, "SEED={seed}");
         }
@@ -115,11 +135,10 @@ fn sources(random: &mut Random) -> Vec<Source> {
         };
         let mut entry = sample(&format!("{first}-0000-4000-8000-{number:012}"));
         entry.dcc_type = ["", "maya", "blender"][random.below(3) as usize].to_owned();
-        let first = random.below(TOOLS.len() as u64) as usize;
         sources.push(Source {
             found: Found { entry: Arc::new(entry), modified: 0.0, readable: true },
             origin: if random.below(3) == 0 { Origin::Foreign } else { Origin::Ours },
-            tools: (0..3).map(|step| TOOLS[(first + step * 2) % TOOLS.len()]).collect(),
+            tools: (0..1 + random.below(6)).map(|_| TOOLS[random.below(TOOLS.len() as u64) as usize]).collect(),
             has_twin,
         });
     }
@@ -181,9 +200,33 @@ fn check(snapshot: &Snapshot, sources: &[Source], names: &mut HashMap<String, Ve
             assert_eq!(leads_to, (member.id(), original.as_str()), "{published}; SEED={seed}");
         }
         let source = sources.iter().find(|source| source.found.entry.instance_id == member.id());
-        if !source.expect("whoever is listed was there").has_twin {
+        let source = source.expect("whoever is listed was there");
+        if !source.has_twin {
+            check_names(member, &source.tools, seed);
             let first = names.entry(member.id().to_owned()).or_insert_with(|| member.tools.clone());
             assert_eq!(*first, member.tools, "names of {} changed; SEED={seed}", member.id());
         }
+    }
+}
+
+/// What each tool is called, if no mark meets another name, by the words of the specification.
+fn check_names(member: &Member, tools: &[&str], seed: u64) {
+    let distinct: BTreeSet<&str> = tools.iter().copied().collect();
+    assert_eq!(member.tools.len(), distinct.len(), "one name for each tool; SEED={seed}");
+    let short: String = member.id().chars().take(8).collect();
+    let plain = |tool: &str| -> String {
+        let fit = tool.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        if tool.is_empty() { "_".to_owned() } else { fit }
+    };
+    for (published, original) in &member.tools {
+        let name = plain(original);
+        let is_alone = distinct.iter().filter(|other| plain(other) == name).count() == 1;
+        let is_short = short.len() + 2 + name.len() <= 60;
+        let mark = format!("_{:06x}", fnv64(original.as_bytes()) & 0xff_ffff);
+        let marked = format!("{}{mark}", &name[..name.len().min(60 - short.len() - 2 - mark.len())]);
+        let expected = if is_short && (name == *original || is_alone) { &name } else { &marked };
+        let is_taken = expected != original && distinct.contains(expected.as_str());
+        assert!(published.len() <= 60 && published.starts_with(&format!("{short}__")), "{published}; SEED={seed}");
+        assert!(is_taken || published[short.len() + 2..] == *expected, "{published} of {original:?}; SEED={seed}");
     }
 }
