@@ -113,7 +113,7 @@ impl Sky {
             let Some(there) = self.folder[of].clone() else { continue };
             if there.entry.is_same_beat(&prune.entry) && self.random.below(10) > 0 {
                 let pause = if self.random.below(4) == 0 { self.random.below(8) as f64 * STEP } else { 0.0 };
-                // Of one that was written since, only the first look, which has just been, says so.
+                // What was judged, not what is there: they differ where the look that has just been let it pass wrongly.
                 let is_seen = self.nodes[number].witnesses[of]
                     .cached
                     .as_ref()
@@ -149,7 +149,6 @@ impl Sky {
             let file = then.and_then(|file| if is_current { Some(file) } else { cached });
             if let Some(file) = &file {
                 let (entry, modified) = (&file.entry, self.modified(file));
-
                 match kind {
                     Kind::Ours => scan.found.push(Found { entry: entry.clone(), modified, readable: is_readable }),
                     Kind::Row { has_lock, .. } => {
