@@ -41,7 +41,8 @@ fn next_place(text: &str) -> Option<(&str, &str, &str)> {
     // Names are short: a far-off end is none of this place, and looking for it each time would cost a square.
     let near = rest.char_indices().nth(NAME_CHARS_MAX).map_or(rest, |(end, _)| &rest[..end]);
     let name = near.split_once("}}").map_or("", |(name, _)| name);
-    Some((before, name.trim(), &rest[(name.len() + 2).min(rest.len())..]))
+    let after = rest.strip_prefix(name).and_then(|after| after.strip_prefix("}}")).unwrap_or(rest);
+    Some((before, name.trim(), after))
 }
 
 /// Characters of a name in braces, blanks around it included.
@@ -171,6 +172,9 @@ mod tests {
             ("{{{a}}}", "{1}"),
             ("{{{{a}}", "{{1"),
             ("{{", "{{"),
+            // Characters of three bytes, in which no place begins two bytes on.
+            ("{{世界", "{{世界"),
+            ("{{a世}", "{{a世}"),
             ("{{a", "{{a"),
             ("{{a}", "{{a}"),
             ("{ {a}} {{}} é{{a}}é", "{ {a}} {{}} é1é"),
