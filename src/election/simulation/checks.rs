@@ -104,16 +104,10 @@ impl Kernel {
         );
     }
 
-    /// Only one that cannot follow the owner of the name lets go of what others may accept on.
+    /// Only one that was turned away at the name, or could not ask, lets go of what others may accept on.
     pub(super) fn check_letting_go(&self, number: usize, event: Event) {
-        let is_kin = |owner: usize| self.processes[owner].user == self.processes[number].user;
-        let is_stranger = self.squatted.is_some() || self.name.is_some_and(|owner| !is_kin(owner));
-        assert!(
-            is_stranger || event == Event::NoNames,
-            "n{number} lets go of the listener at {:?}; SEED={}",
-            self.now,
-            self.seed
-        );
+        let may_let_go = matches!(event, Event::Stranger | Event::NoNames);
+        assert!(may_let_go, "n{number} lets go of the listener at {:?}; SEED={}", self.now, self.seed);
     }
 
     /// How long the port has had no socket, or nobody who serves, though somebody could have seen to it.

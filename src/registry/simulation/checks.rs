@@ -97,9 +97,12 @@ impl Sky {
         let cut_last = self.hosts[node.host].cut_last.max(self.hosts[observer.host].cut_last);
         let is_there =
             self.time - node.there_since > LATE && sight.shown[of].as_ref().is_some_and(|shown| shown.is_current);
-        let is_taken = node.is_taken && node.kind == Kind::Ours && observer.reading_since < beat;
+        // What was made again and cannot be read has not come back for the observer.
+        let witness = &observer.witnesses[of];
+        let is_known = observer.reading_since < beat && witness.unread.is_none_or(|unread| unread < witness.since);
+        let is_taken = node.is_taken && node.kind == Kind::Ours && is_known;
         node.is_alive
-            && observer.witnesses[of].is_listed
+            && witness.is_listed
             && beat > self.time - patience + SCAN
             && beat > cut_last
             && (is_there || is_taken)
