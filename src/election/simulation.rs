@@ -288,6 +288,9 @@ impl Kernel {
             for (standby, _) in std::mem::take(&mut self.joined) {
                 self.processes[standby].heard.push(word);
             }
+            if self.random.below(20) == 0 {
+                self.squat();
+            }
         }
     }
 
