@@ -1,6 +1,12 @@
 //! One MCP endpoint over every live DCC instance. The modules below are in reading order, which is also the order of
 //! the layers: a file uses only files above it. `docs/architecture.md` tells the story.
 
+// A panic ends the process (`logging.rs`). Not in Cargo.toml, since tests panic as they like.
+#![cfg_attr(
+    not(test),
+    deny(clippy::panic, clippy::unreachable, clippy::todo, clippy::unimplemented, clippy::string_slice)
+)]
+
 pub mod backoff;
 pub mod base64;
 pub mod deadline;

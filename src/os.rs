@@ -113,11 +113,10 @@ pub fn random_bytes<const N: usize>() -> [u8; N] {
 
 /// A random UUID (RFC 9562, version 4).
 pub fn uuid_v4() -> String {
-    let mut bytes = random_bytes::<16>();
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let bits = u128::from_be_bytes(random_bytes());
+    let (version, variant) = (bits >> 64 & 0xfff | 0x4000, bits >> 48 & 0x3fff | 0x8000);
+    let (time_low, time_mid, node) = (bits >> 96, bits >> 80 & 0xffff, bits & 0xffff_ffff_ffff);
+    format!("{time_low:08x}-{time_mid:04x}-{version:04x}-{variant:04x}-{node:012x}")
 }
 
 /// The own address on the route to the network. Connecting a UDP socket chooses a route and sends nothing; the targets

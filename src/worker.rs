@@ -11,7 +11,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 
 use crate::limits::WORKER_STOP_MAX;
 
@@ -56,11 +56,10 @@ impl<M: Send + 'static> Worker<M> {
 
     /// Puts a message into the inbox, or gives it back when that is full or the worker has ended.
     pub fn send(&self, message: M) -> Result<(), M> {
-        self.inbox.try_send(Order::Message(message)).map_err(|error| match error {
-            TrySendError::Full(Order::Message(message)) | TrySendError::Disconnected(Order::Message(message)) => {
-                message
-            }
-            _ => unreachable!("only messages are sent here"),
+        self.inbox.try_send(Order::Message(message)).or_else(|error| match error.into_inner() {
+            Order::Message(message) => Err(message),
+            // Only what was sent comes back.
+            Order::Stop => Ok(()),
         })
     }
 

@@ -59,8 +59,8 @@ pub fn publish(short: &str, tools: &[&str]) -> Vec<Option<String>> {
 /// A name in place of one that another instance with the same short id has already published.
 pub fn beside(instance_id: &str, published: &str, tool: &str) -> String {
     let hash = fnv64(format!("{instance_id}/{tool}").as_bytes()) & 0xff_ffff;
-    let kept = published.len().min(NAME_LENGTH_MAX - MARK_LENGTH);
-    format!("{}_{hash:06x}", &published[..kept])
+    let kept = published.get(..NAME_LENGTH_MAX - MARK_LENGTH).unwrap_or(published);
+    format!("{kept}_{hash:06x}")
 }
 
 fn fits(tool: &str) -> bool {
@@ -75,7 +75,7 @@ fn allowed(tool: &str) -> String {
 
 /// The name cut to make room for a hash of the original; hashed again in the rare case that this is taken too.
 fn marked(tool: &str, plain: &str, taken: &HashSet<String>) -> String {
-    let kept = &plain[..plain.len().min(TOOL_LENGTH_MAX - MARK_LENGTH)];
+    let kept = plain.get(..TOOL_LENGTH_MAX - MARK_LENGTH).unwrap_or(plain);
     let mut hash = fnv64(tool.as_bytes());
     loop {
         let name = format!("{kept}_{:06x}", hash & 0xff_ffff);

@@ -112,8 +112,8 @@ fn type_name(value: &Value) -> &'static str {
 
 fn shortened(value: &Value) -> String {
     let text = value.to_string();
-    match text.char_indices().nth(80) {
-        Some((at, _)) => format!("{}…", &text[..at]),
+    match text.char_indices().nth(80).and_then(|(at, _)| text.get(..at)) {
+        Some(start) => format!("{start}…"),
         None => text,
     }
 }

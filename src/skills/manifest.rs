@@ -117,7 +117,7 @@ fn front_matter<'t>(document: &Document, text: &'t str) -> Result<&'t str, Manif
         match (index, line.trim_end() == "---") {
             (0, false) => break,
             (0, true) => {}
-            (_, true) => return Ok(&text[..end]),
+            (_, true) => return Ok(text.get(..end).unwrap_or(text)),
             (_, false) => {}
         }
         end += line.len();

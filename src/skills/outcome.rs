@@ -144,13 +144,11 @@ fn failure(what: &str, stderr: &str, printed: Option<&str>) -> Outcome {
 }
 
 fn end_of(text: &str) -> String {
-    let Some(mut from) = text.len().checked_sub(SCRIPT_STDERR_TAIL_BYTES).filter(|from| *from > 0) else {
-        return text.to_owned();
-    };
-    while !text.is_char_boundary(from) {
-        from += 1;
+    let from = text.len().checked_sub(SCRIPT_STDERR_TAIL_BYTES).filter(|from| *from > 0);
+    match from.and_then(|from| (from..=text.len()).find_map(|from| text.get(from..))) {
+        Some(end) => format!("…{end}"),
+        None => text.to_owned(),
     }
-    format!("…{}", &text[from..])
 }
 
 /// A script's answer in the form of a JSON-RPC response.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::hash::fnv64_hex;
+use crate::hash::fnv64;
 use crate::jsonrpc;
 use crate::limits::{TOOL_NAME_BYTES_MAX, TOOLS_BYTES_MAX, TOOLS_PER_INSTANCE_MAX};
 use crate::mcp::Tool;
@@ -172,8 +172,8 @@ fn joined(skill: Option<&str>, own: &str) -> String {
     if name.len() <= TOOL_NAME_BYTES_MAX {
         return name;
     }
-    let hash = &fnv64_hex(original.as_bytes())[..8];
-    format!("{}_{hash}", &name[..TOOL_NAME_BYTES_MAX - 9])
+    let kept = name.get(..TOOL_NAME_BYTES_MAX - 9).unwrap_or(&name);
+    format!("{kept}_{:08x}", fnv64(original.as_bytes()) >> 32)
 }
 
 /// `create_sphere` → `Create sphere`.

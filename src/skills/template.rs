@@ -24,7 +24,7 @@ pub fn fill(text: &str, values: &Values, limit: usize) -> Option<String> {
             None => {
                 out.push_str(before);
                 out.push('{');
-                rest = &rest[before.len() + 1..];
+                rest = rest.get(before.len() + 1..).unwrap_or_default();
             }
         }
         if out.len() > limit {
@@ -39,7 +39,7 @@ pub fn fill(text: &str, values: &Values, limit: usize) -> Option<String> {
 fn next_place(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once("{{")?;
     // Names are short: a far-off end is none of this place, and looking for it each time would cost a square.
-    let near = rest.char_indices().nth(NAME_CHARS_MAX).map_or(rest, |(end, _)| &rest[..end]);
+    let near = rest.char_indices().nth(NAME_CHARS_MAX).and_then(|(end, _)| rest.get(..end)).unwrap_or(rest);
     let name = near.split_once("}}").map_or("", |(name, _)| name);
     let after = rest.strip_prefix(name).and_then(|after| after.strip_prefix("}}")).unwrap_or(rest);
     Some((before, name.trim(), after))
@@ -103,15 +103,15 @@ impl UriTemplate {
                 true => rest.strip_suffix(literal.as_str())?.len(),
                 false => {
                     let first = rest.chars().next()?.len_utf8();
-                    first + rest[first..].find(literal.as_str())?
+                    first + rest.get(first..)?.find(literal.as_str())?
                 }
             };
-            let value = &rest[..end];
+            let (value, after) = rest.split_at_checked(end)?;
             if value.is_empty() || value.contains(['/', '?', '#']) {
                 return None;
             }
             values.push((name.clone(), decoded(value)?.into_owned()));
-            rest = &rest[end + literal.len()..];
+            rest = after.strip_prefix(literal.as_str())?;
         }
         Some(values)
     }

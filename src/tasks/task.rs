@@ -132,8 +132,8 @@ impl Task {
     /// The script tells how far it is.
     pub fn tell(&self, message: &str) {
         let longest = message.len().min(TASK_MESSAGE_BYTES_MAX);
-        let end = (0..=longest).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-        self.change(|state| state.message = Some(message[..end].to_owned()));
+        let kept = (0..=longest).rev().find_map(|end| message.get(..end)).unwrap_or_default();
+        self.change(|state| state.message = Some(kept.to_owned()));
     }
 
     /// The script asks; the number is the one under which its answer will come.
