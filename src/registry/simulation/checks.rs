@@ -40,7 +40,9 @@ impl Sky {
     fn check_is_there(&self, look: &Look<'_>, of: usize) {
         let (node, observer) = (&self.nodes[of], &self.nodes[look.number]);
         let witness = &observer.witnesses[of];
-        let is_locked = node.is_alive && matches!(node.kind, Kind::Row { has_lock: true, .. });
+        // A lock says it all where it can be seen; where it cannot, what its port said last does, until that answers.
+        let has_lock = matches!(node.kind, Kind::Row { has_lock: true, .. });
+        let is_locked = has_lock && (node.is_alive || look.sight.is_none());
         if is_locked {
             return;
         }
@@ -99,7 +101,9 @@ impl Sky {
             self.time - node.there_since > LATE && sight.shown[of].as_ref().is_some_and(|shown| shown.is_current);
         // What was made again and cannot be read has not come back for the observer.
         let witness = &observer.witnesses[of];
-        let is_known = observer.reading_since < beat && witness.unread.is_none_or(|unread| unread < witness.since);
+        let has_read = observer.reading_since < beat && witness.unread.is_none_or(|unread| unread < witness.since);
+        // Nor has what was taken away a second time at once: the beat that counts is the last one it was shown.
+        let is_known = has_read && witness.since > self.time - patience + SCAN;
         let is_taken = node.is_taken && node.kind == Kind::Ours && is_known;
         node.is_alive
             && witness.is_listed
