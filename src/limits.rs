@@ -160,6 +160,8 @@ pub const PROBE_TIME_MAX: Duration = Duration::from_millis(500);
 pub const PORT_ASKED_EVERY: Duration = Duration::from_secs(5);
 /// And one that did not answer after this time: it hides one that may live, behind a network that is back by now.
 pub const SILENT_PORT_ASKED_EVERY: Duration = Duration::from_secs(1);
+/// An older answer says nothing: whoever has the port now may be another.
+pub const PORT_ANSWER_KEPT: Duration = Duration::from_secs(15);
 /// The registry is called unreachable when a scan has not come back for this time (a hung network file system).
 pub const SCAN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Pause between two scans of the registry.

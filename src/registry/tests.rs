@@ -203,6 +203,21 @@ fn a_missing_process_of_this_host_is_dead_at_once() {
     assert_eq!((ids, prunes), (vec!["b".to_owned()], vec![("a".to_owned(), Death::ProcessGone)]));
 }
 
+/// Found by the simulation: a dead instance was listed again when another process had got its pid.
+#[test]
+fn what_a_port_answered_long_ago_counts_no_more() {
+    let mut watch = Watch::new(None);
+    let here = [Entry { host_id: "here/1".to_owned(), ..entry("a", 1, EPOCH) }];
+    watch.world.is_full.set(true);
+    watch.world.ports.borrow_mut().insert(18765, true);
+    assert_eq!(watch.until(40.0, &here), live(&["a"]), "its port answers");
+    watch.world.gone.borrow_mut().insert(10);
+    watch.world.ports.borrow_mut().clear();
+    assert_eq!(watch.until(60.0, &here).0, Vec::<String>::new());
+    watch.world.gone.borrow_mut().clear();
+    assert_eq!(watch.until(61.0, &here), live(&[]), "a process has its pid, and its port has not been asked");
+}
+
 #[test]
 fn ourselves_always() {
     let mut watch = Watch::new(Some("a"));

@@ -1,12 +1,12 @@
 //! One instance as one observer sees it from scan to scan, and whether it lives: the rule that `registry.rs` tells.
 //!
 //! **Invariant**: pure; clock and world come in as arguments.
-//! **Bounds**: `PORT_ASKED_EVERY`, `SILENT_PORT_ASKED_EVERY`.
+//! **Bounds**: `PORT_ASKED_EVERY`, `SILENT_PORT_ASKED_EVERY`, `PORT_ANSWER_KEPT`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::limits::{FOREIGN_PID_GRACE, PORT_ASKED_EVERY, SILENT_PORT_ASKED_EVERY};
+use crate::limits::{FOREIGN_PID_GRACE, PORT_ANSWER_KEPT, PORT_ASKED_EVERY, SILENT_PORT_ASKED_EVERY};
 use crate::registry::entry::Entry;
 use crate::registry::facts::Facts;
 use crate::registry::foreign::Row;
@@ -166,14 +166,16 @@ impl Track {
         judge(&evidence, || self.port(entry, round.moment.now, facts))
     }
 
-    /// What is known of its port. An old answer holds until there is a new one.
+    /// What is known of its port. An old answer holds until there is a new one, but not for ever: nobody may have asked for
+    /// long, as something else has decided meanwhile.
     fn port(&mut self, entry: &Entry, now: Instant, facts: &dyn Facts) -> Option<bool> {
-        let is_old = |(answered, asked): (bool, Instant)| {
-            let every = if answered { PORT_ASKED_EVERY } else { SILENT_PORT_ASKED_EVERY };
-            now.saturating_duration_since(asked) >= every
-        };
-        if self.port.is_none_or(is_old) {
-            let answer = facts.port_answers(&entry.host, entry.port, self.instance.beat_seen);
+        let age = |asked: Instant| now.saturating_duration_since(asked);
+        let every = |answered| if answered { PORT_ASKED_EVERY } else { SILENT_PORT_ASKED_EVERY };
+        self.port = self.port.filter(|(_, asked)| age(*asked) < PORT_ANSWER_KEPT);
+        if self.port.is_none_or(|(answered, asked)| age(asked) >= every(answered)) {
+            let beat_seen = self.instance.beat_seen;
+            let since = now.checked_sub(PORT_ANSWER_KEPT).map_or(beat_seen, |oldest| oldest.max(beat_seen));
+            let answer = facts.port_answers(&entry.host, entry.port, since);
             self.port = answer.map(|answer| (answer, now)).or(self.port);
         }
         self.port.map(|(answer, _)| answer)

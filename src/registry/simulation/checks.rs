@@ -40,10 +40,8 @@ impl Sky {
     fn check_is_there(&self, look: &Look<'_>, of: usize) {
         let (node, observer) = (&self.nodes[of], &self.nodes[look.number]);
         let witness = &observer.witnesses[of];
-        // A lock says it all where it can be seen; where it cannot, what its port said last does, until that answers.
-        let has_lock = matches!(node.kind, Kind::Row { has_lock: true, .. });
-        let is_locked = has_lock && (node.is_alive || look.sight.is_none());
-        if is_locked {
+        // A lock says it all.
+        if node.is_alive && matches!(node.kind, Kind::Row { has_lock: true, .. }) {
             return;
         }
         // One that is paused, or cannot write because nobody can, is judged by its port, which the system keeps open.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::deeds::Sight;
 use super::truth::Truth;
 use super::{File, Kind, PORT, SCAN, STALE, Sky};
-use crate::limits::{FOREIGN_PID_GRACE, PORT_ASKED_EVERY, PROBE_TIME_MAX, SILENT_PORT_ASKED_EVERY};
+use crate::limits::{FOREIGN_PID_GRACE, PORT_ANSWER_KEPT, PORT_ASKED_EVERY, PROBE_TIME_MAX, SILENT_PORT_ASKED_EVERY};
 use crate::registry::entry::{self, Entry};
 use crate::registry::facts::Facts;
 use crate::registry::{Death, Instance, Prune, View};
@@ -28,9 +28,9 @@ pub(super) struct Witness {
     /// It was listed at the last scan; its folder was taken away since it was seen.
     pub(super) is_listed: bool,
     pub(super) is_awaited: bool,
-    /// When its port was asked last, what it answered last, and how often in vain since.
+    /// When its port was asked last, what it answered last, and when; how often it was asked in vain since.
     pub(super) asked: Option<f64>,
-    pub(super) answer: Option<bool>,
+    answer: Option<(bool, f64)>,
     pub(super) withheld: u8,
     /// Of which moment a view was that did not show it.
     pub(super) absent_at: Option<f64>,
@@ -69,6 +69,12 @@ impl Witness {
             self.silence = step.map_or(0.0, |step| self.silence + step);
         }
         (self.beat, self.is_awaited) = (Some(shown.file.entry.clone()), false);
+    }
+
+    /// What its port answered last, if that is not too long ago.
+    fn answer_at(&self, time: f64) -> Option<bool> {
+        let (answer, at) = self.answer?;
+        (time - at < PORT_ANSWER_KEPT.as_secs_f64()).then_some(answer)
     }
 }
 
@@ -115,7 +121,7 @@ impl Sky {
         for (of, witness) in self.nodes[look.number].witnesses.iter_mut().enumerate() {
             witness.is_listed = look.listed(of).is_some();
             if let Some(answer) = look.truth.asked(of) {
-                (witness.asked, witness.answer) = (Some(time), answer.or(witness.answer));
+                (witness.asked, witness.answer) = (Some(time), answer.map(|answer| (answer, time)).or(witness.answer));
                 witness.withheld = if answer.is_some() { 0 } else { witness.withheld + 1 };
             }
         }
@@ -147,7 +153,9 @@ impl Sky {
         }
         // Whose port has been asked, did not answer yet, and is not known otherwise.
         let is_unknown = |of: usize| {
-            look.truth.asked(of) == Some(None) && look.listed(of).is_none() && node.witnesses[of].answer.is_none()
+            look.truth.asked(of) == Some(None)
+                && look.listed(of).is_none()
+                && node.witnesses[of].answer_at(self.time).is_none()
         };
         let is_known = !(0..self.nodes.len()).any(is_unknown);
         let has_time = node.first_look.is_none_or(|first| self.time - first < 2.0 * PROBE_TIME_MAX.as_secs_f64());
@@ -235,12 +243,12 @@ impl Sky {
 /// A port that was asked decides; while it has not answered, it is as it was.
 fn check_port(look: &Look<'_>, of: usize, witness: &Witness, time: f64, told: &str) {
     let Some(answer) = look.truth.asked(of) else { return };
-    let expected = answer.or(witness.answer).unwrap_or(witness.is_listed);
+    let before = witness.answer_at(time);
+    let expected = answer.or(before).unwrap_or(witness.is_listed);
     assert_eq!(
         look.listed(of).is_some(),
         expected,
-        "its port said {answer:?} at {time}, and {:?} before: {told}",
-        witness.answer
+        "its port said {answer:?} at {time}, and {before:?} before: {told}"
     );
 }
 
