@@ -154,7 +154,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn replace_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_of(path);
-    let mut file = match create(&temporary) {
+    let file = match create(&temporary) {
         // Left over by one who died while writing, or put there by somebody else.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             remove(&temporary)?;
@@ -166,7 +166,7 @@ fn replace_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
         }
         other => other?,
     };
-    let written = fill(&mut file, bytes).and_then(|()| {
+    let written = fill(file, bytes).and_then(|()| {
         step("rename")?;
         fs::rename(&temporary, path)
     });
@@ -203,7 +203,8 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
-fn fill(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+/// Closes it as soon as it can: each script that starts closes it too, and with a folder that hangs waits for that.
+fn fill(mut file: File, bytes: &[u8]) -> io::Result<()> {
     step("write")?;
     file.write_all(bytes)?;
     step("sync")?;

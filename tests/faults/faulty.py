@@ -5,6 +5,7 @@ The file ORDERS holds one order a line, and is read at each operation:
     rename EIO            this operation fails so
     write ENOSPC 0.3      in three of ten cases (`SEED` in the environment makes them the same ones again)
     * delay 0.5           every operation takes half a second longer
+    * hang                no operation comes back while the order stands, but those on files that were open before
     readdir late 3        a listing may be three seconds old, as in the attribute cache of a network file system; getattr too
 
 An order that is no such order is ignored. Several mounts of one ROOT are several hosts with one shared folder.
@@ -21,6 +22,8 @@ from fuse import FUSE, FuseOSError, Operations
 
 STAT = ("st_atime", "st_ctime", "st_gid", "st_ino", "st_mode", "st_mtime", "st_nlink", "st_size", "st_uid")
 
+# Their last argument is the handle.
+ON_OPEN_FILES = {"read", "write", "fsync", "flush", "release"}
 CHANGES = {"create", "write", "truncate", "rename", "unlink", "mkdir", "rmdir", "symlink", "chmod", "utimens"}
 
 
@@ -29,11 +32,12 @@ class Faulty(Operations):
         self.root, self.orders = os.path.realpath(root), orders
         self.random = random.Random(int(os.environ.get("SEED", "0")))
         self.guard, self.remembered = threading.Lock(), {}
-        self.standing = (None, [])
+        self.standing, self.standing_since = (None, []), 0
+        self.opened = {}
 
     def __call__(self, operation, path, *rest):
         """Every operation comes through here."""
-        late = self.obey(operation)
+        late = self.obey(operation, rest)
         if late is None or operation not in ("getattr", "readdir"):
             try:
                 return self.really(operation, path, *rest)
@@ -64,9 +68,16 @@ class Faulty(Operations):
     def really(self, operation, path, *rest):
         if not hasattr(self, operation):
             raise FuseOSError(errno.EFAULT)
-        return getattr(self, operation)(path, *rest)
+        outcome = getattr(self, operation)(path, *rest)
+        if operation in ("open", "create"):
+            self.opened[outcome] = time.monotonic()
+        return outcome
 
-    def obey(self, operation):
+    def was_open(self, operation, rest):
+        """Before the orders that stand."""
+        return operation in ON_OPEN_FILES and self.opened.get(rest[-1], 0) < self.standing_since
+
+    def obey(self, operation, rest):
         """Waits or fails as ordered; gives the age that an answer may have, if one is ordered."""
         late = None
         for name, what, *rest in self.ordered():
@@ -74,6 +85,8 @@ class Faulty(Operations):
                 continue
             if what == "delay":
                 self.wait([name, what, *rest], float(rest[0]))
+            elif what == "hang" and not self.was_open(operation, rest):
+                self.wait([name, what], float("inf"))
             elif what == "late":
                 late = float(rest[0])
             elif hasattr(errno, what):
@@ -88,6 +101,7 @@ class Faulty(Operations):
             found = os.stat(self.orders)
             version = (found.st_ino, found.st_mtime_ns)
             if self.standing[0] != version:
+                self.standing_since = time.monotonic()
                 with open(self.orders) as file:
                     self.standing = (version, [words for words in map(str.split, file) if len(words) >= 2])
             return self.standing[1]
