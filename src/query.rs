@@ -144,7 +144,8 @@ fn get(url: &str, token: Option<&str>) -> Result<Vec<u8>, QueryError> {
     let (host, port, path) = split_url(url).ok_or_else(|| QueryError::Url(url.to_owned()))?;
     let bearer = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
-    let request = Outgoing { method: "GET", target: path, headers: &headers, body: &[], idempotent: true };
+    let request =
+        Outgoing { method: "GET", target: path, written: None, headers: &headers, body: &[], idempotent: true };
     let answer = Pool::new(host, port).ask(&request, Deadline::after(QUERY_TIME_MAX));
     let (head, body) = answer.map_err(|source| QueryError::NoAnswer { url: url.to_owned(), source })?;
     match head.status() {

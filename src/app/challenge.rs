@@ -78,8 +78,14 @@ fn answer_of(address: SocketAddr, own: &Version, token: Option<String>) -> Answe
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
     let body = jsonrpc::to_bytes(&json!({"challenger_version": own.to_string()}));
-    let request =
-        Outgoing { method: "POST", target: "/gateway/yield", headers: &headers, body: &[&body], idempotent: false };
+    let request = Outgoing {
+        method: "POST",
+        target: "/gateway/yield",
+        written: None,
+        headers: &headers,
+        body: &[&body],
+        idempotent: false,
+    };
     let pool = Pool::new(&address.ip().to_string(), address.port());
     match pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)) {
         Ok((head, _)) if head.status() == 200 => Answer::Yields,

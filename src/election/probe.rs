@@ -31,7 +31,8 @@ pub fn answers(address: SocketAddr) -> bool {
 pub fn probe(address: SocketAddr) -> Probe {
     let address = reachable(address);
     let pool = Pool::new(&address.ip().to_string(), address.port());
-    let request = Outgoing { method: "GET", target: "/health", headers: &[], body: &[], idempotent: true };
+    let request =
+        Outgoing { method: "GET", target: "/health", written: None, headers: &[], body: &[], idempotent: true };
     shown(&pool.ask(&request, Deadline::after(SELF_PROBE_TIME_MAX)).map(|(head, _)| head.status()))
 }
 

@@ -26,6 +26,7 @@ use crate::gateway::upstream_error::UpstreamError;
 use crate::gateway::waiting::{NoClient, Waiting};
 use crate::http::client::{Outgoing, Pool};
 use crate::http::client_error::ClientError;
+use crate::http::fields::Written;
 use crate::http::reply::Reply;
 use crate::json;
 use crate::jsonrpc;
@@ -47,10 +48,14 @@ pub struct Link {
     access: Option<Arc<Access>>,
 }
 
-#[derive(Default)]
 pub struct UpstreamSession {
-    pub id: Option<String>,
-    pub revision: String,
+    pub has_id: bool,
+    /// There is no session: every request says everything itself.
+    pub is_modern: bool,
+    /// The header fields of requests that carry a message.
+    posts: Written,
+    /// Those of requests for a stream.
+    gets: Written,
     /// What the instance offers.
     pub capabilities: Map<String, Value>,
     /// What we declared.
@@ -85,14 +90,33 @@ struct Named<'a> {
 }
 
 impl UpstreamSession {
-    fn modern(client: ClientCapabilities, capabilities: Map<String, Value>) -> UpstreamSession {
-        let revision = MODERN.to_owned();
-        UpstreamSession { id: None, revision, capabilities, client, level: Mutex::default() }
+    /// An error if the instance said what cannot be sent in a header field.
+    fn new(
+        id: Option<&str>,
+        revision: Option<&str>,
+        client: ClientCapabilities,
+        capabilities: Map<String, Value>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let mut common = vec![VIA];
+        common.extend(revision.map(|revision| ("MCP-Protocol-Version", revision)));
+        common.extend(id.map(|id| ("Mcp-Session-Id", id)));
+        let with = |own: &[(&str, &str)]| {
+            Written::new(&[&common, own].concat())
+                .map_err(|_| UpstreamError::NotMcp("its version or session id cannot be sent in a header field"))
+        };
+        Ok(UpstreamSession {
+            has_id: id.is_some(),
+            is_modern: revision == Some(MODERN),
+            posts: with(&[("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")])?,
+            gets: with(&[("Accept", "text/event-stream")])?,
+            capabilities,
+            client,
+            level: Mutex::default(),
+        })
     }
 
-    /// There is no session: every request says everything itself.
-    pub fn is_modern(&self) -> bool {
-        self.revision == MODERN
+    fn modern(client: ClientCapabilities, capabilities: Map<String, Value>) -> Result<UpstreamSession, UpstreamError> {
+        UpstreamSession::new(None, Some(MODERN), client, capabilities)
     }
 }
 
@@ -136,7 +160,7 @@ impl Link {
             // It may know only the revision that has no handshake.
             Err(error @ (UpstreamError::Refused(_) | UpstreamError::Status(_) | UpstreamError::NotMcp(_))) => {
                 let modern = self.modern(deadline, waiting)?.ok_or(error)?;
-                Arc::new(UpstreamSession::modern(client, modern.capabilities.clone()))
+                Arc::new(UpstreamSession::modern(client, modern.capabilities.clone())?)
             }
             Err(error) => return Err(error),
         };
@@ -172,7 +196,7 @@ impl Link {
         deadline: Deadline,
         waiting: &mut dyn Waiting,
     ) -> Result<Option<UpstreamSession>, UpstreamError> {
-        let session = UpstreamSession::modern(ClientCapabilities::NONE, Map::new());
+        let session = UpstreamSession::modern(ClientCapabilities::NONE, Map::new())?;
         let id = self.next_id();
         let (message, fields) = self.message(&session, id, "server/discover", b"{}");
         let mut reply = self.send_with(&session, &fields, &message, deadline, true)?;
@@ -180,12 +204,12 @@ impl Link {
         let response = receive::response(&mut reply, &Awaited::stateless(id, deadline), waiting)?;
         let found: Option<DiscoverResult> = json::read(&response.text[response.part.clone()]).ok();
         let found = found.filter(|found| !response.is_error && found.supported_versions.iter().any(|v| v == MODERN));
-        Ok(found.map(|found| UpstreamSession::modern(ClientCapabilities::NONE, found.capabilities)))
+        found.map(|found| UpstreamSession::modern(ClientCapabilities::NONE, found.capabilities)).transpose()
     }
 
     /// A request of our own in the session's revision, with the header fields that belong to it.
     pub fn message(&self, session: &UpstreamSession, id: u64, method: &str, params: &[u8]) -> (Vec<u8>, Fields) {
-        if !session.is_modern() {
+        if !session.is_modern {
             return (request_text(id, method, params), Fields::new());
         }
         let named: Named<'_> = json::read(params).unwrap_or_default();
@@ -205,7 +229,7 @@ impl Link {
     /// Asks for log messages down to this level, if nobody has yet. They are not worth failing a call.
     pub fn lower_level(&self, session: &UpstreamSession, wanted: LogLevel, deadline: Deadline) {
         let mut level = lock(&session.level);
-        if session.is_modern()
+        if session.is_modern
             || wanted >= level.unwrap_or(LogLevel::Info)
             || !session.capabilities.contains_key("logging")
         {
@@ -257,41 +281,34 @@ impl Link {
         deadline: Deadline,
         idempotent: bool,
     ) -> Result<Reply, UpstreamError> {
-        let mut more = vec![("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
-        more.extend(fields.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        self.request("POST", session, &more, &[message], deadline, idempotent)
+        let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.request("POST", &session.posts, fields, &[message], deadline, idempotent)
     }
 
     /// The rest of a stream that broke off after this event.
     pub fn resume(&self, session: &UpstreamSession, last_id: &str, deadline: Deadline) -> Result<Reply, UpstreamError> {
-        let more = [("Accept", "text/event-stream"), ("Last-Event-ID", last_id)];
-        self.request("GET", session, &more, &[], deadline, true)
+        self.request("GET", &session.gets, vec![("Last-Event-ID", last_id)], &[], deadline, true)
     }
 
     /// The stream of a session.
     pub fn follow(&self, session: &UpstreamSession, deadline: Deadline) -> Result<Reply, UpstreamError> {
-        self.request("GET", session, &[("Accept", "text/event-stream")], &[], deadline, true)
+        self.request("GET", &session.gets, Vec::new(), &[], deadline, true)
     }
 
     fn request(
         &self,
         method: &str,
-        session: &UpstreamSession,
-        more: &[(&str, &str)],
+        written: &Written,
+        more: Vec<(&str, &str)>,
         body: &[&[u8]],
         deadline: Deadline,
         idempotent: bool,
     ) -> Result<Reply, UpstreamError> {
         let authorization = self.authorization();
-        let mut headers = Vec::with_capacity(6);
-        headers.push(VIA);
-        headers.extend_from_slice(more);
-        if !session.revision.is_empty() {
-            headers.push(("MCP-Protocol-Version", &session.revision));
-        }
-        headers.extend(session.id.as_deref().map(|id| ("Mcp-Session-Id", id)));
+        let mut headers = more;
         headers.extend(authorization.as_deref().map(|value| ("Authorization", value)));
-        let request = Outgoing { method, target: &self.target, headers: &headers, body, idempotent };
+        let written = Some(written);
+        let request = Outgoing { method, target: &self.target, written, headers: &headers, body, idempotent };
         Ok(self.pool.send(&request, deadline)?)
     }
 
@@ -312,7 +329,7 @@ impl Link {
             "clientInfo": {"name": "dcc-mcp-server", "version": env!("CARGO_PKG_VERSION")},
         });
         let message = request_text(id, "initialize", &jsonrpc::to_bytes(&params));
-        let none = UpstreamSession::default();
+        let none = UpstreamSession::new(None, None, client, Map::new())?;
         let mut reply = self.send(&none, &message, deadline, true)?;
         waiting.waits_for(&reply);
         let response = receive::response(&mut reply, &Awaited::alone(id, deadline), waiting)?;
@@ -322,10 +339,9 @@ impl Link {
         }
         let result: InitializeResult =
             json::read(result).map_err(|_| UpstreamError::NotMcp("initialize was answered without a version"))?;
-        let id = reply.head().header("mcp-session-id").map(str::to_owned);
+        let id = reply.head().header("mcp-session-id");
+        let session = UpstreamSession::new(id, Some(&result.protocol_version), client, result.capabilities)?;
         drop(reply);
-        let (revision, capabilities) = (result.protocol_version, result.capabilities);
-        let session = UpstreamSession { id, revision, capabilities, client, level: Mutex::default() };
         match self.tell(&session, &jsonrpc::notification("notifications/initialized", None), deadline) {
             // Some servers have no word for a notification; the session stands all the same.
             Ok(()) | Err(UpstreamError::Status(_)) => Ok(session),
@@ -336,4 +352,23 @@ impl Link {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_instance_names_itself_by_is_sent_back_whole_or_not_at_all() {
+        let session = |id: Option<&str>, revision: Option<&str>| {
+            let session = UpstreamSession::new(id, revision, ClientCapabilities::NONE, Map::new())?;
+            Ok::<_, UpstreamError>(String::from_utf8_lossy(session.gets.bytes()).into_owned())
+        };
+        let [via, accept] = ["Via: 1.1 dcc-mcp-gateway\r\n", "Accept: text/event-stream\r\n"];
+        assert_eq!(session(None, None).expect("sound"), [via, accept].concat());
+        let named = ["MCP-Protocol-Version: 2025-06-18\r\n", "Mcp-Session-Id: a b\r\n"].concat();
+        assert_eq!(session(Some("a b"), Some("2025-06-18")).expect("sound"), [via, &named, accept].concat());
+        assert!(session(Some("a\r\nX: y"), None).is_err());
+        assert!(session(None, Some("2025-06-18\n")).is_err());
+    }
 }

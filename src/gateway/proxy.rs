@@ -134,6 +134,7 @@ fn send(passage: &Passage<'_>, to: &Destination<'_>, body: &[u8]) -> Result<(Rep
     let outgoing = Outgoing {
         method: request.method().as_str(),
         target: upstream.target(),
+        written: None,
         headers: &headers,
         body: if body.is_empty() { &[] } else { &parts },
         idempotent: request.method() != Method::Post,

@@ -150,7 +150,7 @@ impl Upstream {
     fn own_request(&self, method: &str, params: &[u8], deadline: Deadline) -> Result<Response, UpstreamError> {
         let session = self.own_session(deadline)?;
         match self.ask_once(&session, method, params, deadline) {
-            Err(UpstreamError::Status(404)) if session.id.is_some() => {
+            Err(UpstreamError::Status(404)) if session.has_id => {
                 self.link.forget(&session);
                 self.ask_once(&*self.own_session(deadline)?, method, params, deadline)
             }
@@ -164,7 +164,7 @@ impl Upstream {
             ErrorObject::new(INTERNAL_ERROR, format!("{}: {error}", self.instance.describe())).into()
         };
         let session = self.own_session(deadline).map_err(failed)?;
-        let resources = session.capabilities.get("resources").filter(|_| !session.is_modern());
+        let resources = session.capabilities.get("resources").filter(|_| !session.is_modern);
         if resources.and_then(|offered| offered.get("subscribe")?.as_bool()) != Some(true) {
             let text = format!("{}: it does not tell when resources change", self.instance.describe());
             return Err(ErrorObject::new(METHOD_NOT_FOUND, text).into());
@@ -213,7 +213,7 @@ impl Upstream {
         let mut reply = self.link.send_with(session, &fields, &message, deadline, true)?;
         let answer = |message: &[u8]| self.answer(session, message, deadline);
         let resume = |last_id: &str| self.link.resume(session, last_id, deadline);
-        let awaited = Awaited { id, deadline, answer: &answer, in_session: !session.is_modern(), resume: &resume };
+        let awaited = Awaited { id, deadline, answer: &answer, in_session: !session.is_modern, resume: &resume };
         receive::response(&mut reply, &awaited, &mut NoClient)
     }
 
@@ -233,14 +233,14 @@ impl Upstream {
             return self.hand_through(&session, about, call, deadline, &mut client);
         }
         let session = self.link.session(offered, deadline, &mut client)?;
-        if session.is_modern() {
+        if session.is_modern {
             let result = self.ask_and_repeat(&session, about, call, deadline, &mut client);
             client.end();
             return result;
         }
         let result = match self.forward_once(&session, name, call, deadline, &mut client) {
             // The instance was restarted under the same address: the request was not taken, so it may be repeated.
-            Err(UpstreamError::Status(404)) if session.id.is_some() => {
+            Err(UpstreamError::Status(404)) if session.has_id => {
                 self.link.forget(&session);
                 let session = self.link.session(offered, deadline, &mut client)?;
                 self.forward_once(&session, name, call, deadline, &mut client)

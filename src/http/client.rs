@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::deadline::Deadline;
 use crate::http::client_error::ClientError;
-use crate::http::fields::{BodyLength, put_field, put_line};
+use crate::http::fields::{BodyLength, Written, put_field, put_line};
 use crate::http::head::ResponseHead;
 use crate::http::pool::{Connection, Peer};
 use crate::http::reply::{Patience, Reply};
@@ -31,6 +31,8 @@ pub struct Pool {
 pub struct Outgoing<'a> {
     pub method: &'a str,
     pub target: &'a str,
+    /// What goes before `headers`, if anything.
+    pub written: Option<&'a Written>,
     pub headers: &'a [(&'a str, &'a str)],
     pub body: &'a [&'a [u8]],
     /// Sending it twice does no harm: `ask` does so when a pooled connection turns out to be closed.
@@ -129,6 +131,7 @@ fn put_request_head(out: &mut Vec<u8>, request: &Outgoing<'_>, authority: &str) 
     }
     put_line(out, &[request.method, " ", request.target, " HTTP/1.1"]);
     put_field(out, "Host", authority)?;
+    out.extend_from_slice(request.written.map_or(&[], Written::bytes));
     let is_ours =
         |name: &str| ["host", "content-length", "transfer-encoding"].iter().any(|o| o.eq_ignore_ascii_case(name));
     for (name, value) in request.headers.iter().filter(|(name, _)| !is_ours(name)) {
@@ -158,7 +161,8 @@ mod tests {
 
     /// A time that runs out in a test.
     const SHORT: Duration = Duration::from_millis(100);
-    const GET: Outgoing<'_> = Outgoing { method: "GET", target: "/ignore", headers: &[], body: &[], idempotent: true };
+    const GET: Outgoing<'_> =
+        Outgoing { method: "GET", target: "/ignore", written: None, headers: &[], body: &[], idempotent: true };
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
     fn server() -> (Server, Pool) {
@@ -238,7 +242,7 @@ mod tests {
         let (_server, pool) = server();
         let parts: &[&[u8]] = &[b"a", b"", b"bc", &[b'd'; 100_000]];
         let headers = &[("Content-Length", "1"), ("host", "x"), ("X-A", "b")];
-        let request = Outgoing { method: "POST", target: "/echo", headers, body: parts, idempotent: false };
+        let request = Outgoing { method: "POST", target: "/echo", headers, body: parts, idempotent: false, ..GET };
         let (head, body) = pool.ask(&request, soon()).expect("an answer");
         assert_eq!((head.status(), head.header("x-method")), (200, Some("Post")));
         assert_eq!(body, parts.concat());

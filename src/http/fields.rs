@@ -28,7 +28,15 @@ pub struct HeadError {
 #[derive(Debug, Default)]
 pub struct Fields {
     pub text: String,
-    pub list: Vec<(Span, Span)>,
+    pub places: Places,
+}
+
+/// Where names and values are.
+#[derive(Debug, Default)]
+pub struct Places {
+    list: Vec<(Span, Span)>,
+    /// A bit for each length that a name has, modulo 64: most names that are asked for are not there.
+    lengths: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,14 +56,26 @@ pub struct Framing {
     pub expects_continue: bool,
 }
 
+impl Places {
+    /// Of these names and values, which are slices of the text.
+    pub fn find<'t>(&mut self, text: &str, fields: impl Iterator<Item = (&'t str, &'t [u8])>) {
+        self.list.clear();
+        self.list.extend(fields.map(|(name, value)| (Span::within(text, name), span_of_value(text, value))));
+        self.lengths = self.list.iter().fold(0, |lengths, (name, _)| lengths | length_bit(name.length.into()));
+    }
+}
+
 impl Fields {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.list.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
+        self.places.list.iter().map(|(name, value)| (name.of(&self.text), value.of(&self.text)))
     }
 
     /// The value of the first field of this name, in whatever case. Every request asks some thirty times.
     pub fn first(&self, name: &str) -> Option<&str> {
-        for (span, value) in &self.list {
+        if self.places.lengths & length_bit(name.len()) == 0 {
+            return None;
+        }
+        for (span, value) in &self.places.list {
             if span.has_text(&self.text, name) {
                 return Some(value.of(&self.text));
             }
@@ -65,7 +85,7 @@ impl Fields {
 
     /// The values of the fields of this name, in whatever case.
     pub fn named<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        let named = self.list.iter().filter(move |(span, _)| span.has_text(&self.text, name));
+        let named = self.places.list.iter().filter(move |(span, _)| span.has_text(&self.text, name));
         named.map(|(_, value)| value.of(&self.text))
     }
 
@@ -87,6 +107,16 @@ impl Fields {
             false => Ok(framing),
         }
     }
+}
+
+fn span_of_value(text: &str, value: &[u8]) -> Span {
+    // The text is UTF-8 and a value is cut at ASCII, so that it is UTF-8 as well.
+    let value = std::str::from_utf8(value).unwrap_or_default();
+    if value.is_empty() { Span::default() } else { Span::within(text, value) }
+}
+
+fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
 }
 
 impl Framing {
@@ -145,10 +175,29 @@ impl Span {
     }
 }
 
+/// Fields that go with many requests, written once.
+#[derive(Clone, Debug, Default)]
+pub struct Written(Vec<u8>);
+
+impl Written {
+    pub fn new(fields: &[(&str, &str)]) -> io::Result<Written> {
+        let mut out = Vec::new();
+        fields.iter().try_for_each(|(name, value)| put_field(&mut out, name, value))?;
+        Ok(Written(out))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Appends one field. A name or value that could end its line early is an error of the caller.
 pub fn put_field(out: &mut Vec<u8>, name: &str, value: &str) -> io::Result<()> {
-    let is_plain = |b: u8| b == b'\t' || (b >= b' ' && b != 0x7f);
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') || !value.bytes().all(is_plain) {
+    let in_name = |b: u8| b.is_ascii_graphic() && b != b':';
+    let in_value = |b: u8| b == b'\t' || (b >= b' ' && b != 0x7f);
+    // Without a way out in between, which would keep the compiler from looking at many bytes at once.
+    let is_sound = name.bytes().fold(!name.is_empty(), |sound, b| sound & in_name(b));
+    if !value.bytes().fold(is_sound, |sound, b| sound & in_value(b)) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a header field has a forbidden character"));
     }
     for part in [name, ": ", value, "\r\n"] {

@@ -9,8 +9,9 @@
 //! Left out on purpose: the bodies themselves (`chunked.rs`, `connection.rs`, `client.rs`).
 
 use std::borrow::Cow;
-use std::io::BufRead;
 use std::mem::MaybeUninit;
+
+use memchr::memchr2;
 
 use crate::http::fields::{BodyLength, Fields, HeadError, Span, bad};
 use crate::http::target::{Target, is_host};
@@ -74,20 +75,17 @@ pub fn head_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Head
     let bytes = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
     loop {
         let rest = bytes.get(*scanned..).unwrap_or_default();
-        // Looks at many bytes at once, and cannot fail on bytes in memory.
-        let length = (&mut &*rest).skip_until(b'\n').unwrap_or(0);
-        let line = rest.get(..length).unwrap_or_default();
-        let (text, end) = match line {
-            [text @ .., b'\r', b'\n'] => (text, "\r\n"),
-            [text @ .., b'\n'] => (text, "\n"),
-            [text @ .., b'\r'] | text => (text, ""),
-        };
-        match end {
-            _ if text.contains(&b'\r') => return Err(bad("the head has a CR without LF")),
-            "" => return too_long(bytes),
-            "\n" => return Err(bad("a line of the head ends in LF without CR")),
-            _ if text.is_empty() && *scanned > 0 => return Ok(Some(*scanned + length)),
-            _ => *scanned += length,
+        let Some(length) = memchr2(b'\r', b'\n', rest) else { return too_long(bytes) };
+        match rest.get(length..).unwrap_or_default() {
+            [b'\r', b'\n', ..] => {}
+            [b'\r'] => return too_long(bytes),
+            [b'\r', ..] => return Err(bad("the head has a CR without LF")),
+            _ => return Err(bad("a line of the head ends in LF without CR")),
+        }
+        let is_end = length == 0 && *scanned > 0;
+        *scanned += length + "\r\n".len();
+        if is_end {
+            return Ok(Some(*scanned));
         }
     }
 }
@@ -149,8 +147,7 @@ impl RequestHead {
         self.is_http_1_0 = version == 0;
         let base = &self.fields.text;
         let target_span = Span::within(base, target);
-        self.fields.list.clear();
-        self.fields.list.extend(parsed.headers.iter().map(|header| field_span(base, header)));
+        self.fields.places.find(base, parsed.headers.iter().map(|field| (field.name, field.value)));
         self.read_target(target_span)?;
         self.read_framing()
     }
@@ -276,8 +273,7 @@ impl ResponseHead {
         };
         self.status = status;
         let base = &self.fields.text;
-        self.fields.list.clear();
-        self.fields.list.extend(parsed.headers.iter().map(|header| field_span(base, header)));
+        self.fields.places.find(base, parsed.headers.iter().map(|field| (field.name, field.value)));
         let framing = self.fields.framing()?;
         if framing.chunked && version == 0 {
             return Err(bad("HTTP/1.0 has no Transfer-Encoding"));
@@ -329,12 +325,6 @@ impl Method {
             _ => Method::Other,
         }
     }
-}
-
-fn field_span(text: &str, header: &httparse::Header<'_>) -> (Span, Span) {
-    // The text is UTF-8 and a value is cut at ASCII, so that it is UTF-8 as well.
-    let value = std::str::from_utf8(header.value).unwrap_or("");
-    (Span::within(text, header.name), if value.is_empty() { Span::default() } else { Span::within(text, value) })
 }
 
 fn whole(outcome: httparse::Result<usize>) -> Result<(), httparse::Error> {

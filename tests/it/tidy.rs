@@ -16,6 +16,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// A third-party name, and the one file in which it may stand.
 const EDGES: &[(&str, &str)] = &[
     ("httparse", "http/head.rs"),
+    ("memchr", "http/head.rs"),
     ("tiny_http", "http/tiny.rs"),
     ("pico_args", "config.rs"),
     ("simple_logger", "logging.rs"),
