@@ -3,8 +3,15 @@
 //! **Invariant**: pure; valid JSON stays the same value.
 //! Left out on purpose: checking it (`serde_json` does).
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde::de::Error;
+
+/// A string that is not copied unless something in it is escaped; serde copies every `Option<Cow<str>>`.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// Reads a value. Text first and then JSON, as `serde_json` would bring another reader of everything along for bytes.
 pub fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {

@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::json;
+use crate::json::{self, Text};
 use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 
 pub const PARSE_ERROR: i32 = -32700;
@@ -118,11 +118,11 @@ impl<'a> RequestId<'a> {
 #[serde(expecting = "an object")]
 struct Envelope<'a> {
     #[serde(borrow)]
-    jsonrpc: Option<Cow<'a, str>>,
+    jsonrpc: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
     #[serde(borrow)]
-    method: Option<Cow<'a, str>>,
+    method: Option<Text<'a>>,
     #[serde(borrow)]
     params: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -180,7 +180,7 @@ fn read_one(text: &str) -> Result<Message<'_>, ErrorObject> {
         let message = format!("a message must not be nested deeper than {JSON_DEPTH_MAX} levels");
         return Err(ErrorObject::new(INVALID_REQUEST, message));
     }
-    if envelope.jsonrpc.as_deref() != Some("2.0") {
+    if !matches!(&envelope.jsonrpc, Some(Text(version)) if version == "2.0") {
         return Err(ErrorObject::new(INVALID_REQUEST, "\"jsonrpc\" must be \"2.0\""));
     }
     let id = envelope.id.map(RequestId::checked).transpose()?;
@@ -189,7 +189,7 @@ fn read_one(text: &str) -> Result<Message<'_>, ErrorObject> {
     {
         return Err(ErrorObject::new(INVALID_REQUEST, "\"params\" must be an object"));
     }
-    match (id, envelope.method, envelope.result, envelope.error) {
+    match (id, envelope.method.map(|Text(method)| method), envelope.result, envelope.error) {
         (Some(id), Some(method), None, None) => Ok(Message::Request { id, method, params: envelope.params }),
         (None, Some(method), None, None) => Ok(Message::Notification { method, params: envelope.params }),
         (Some(id), None, Some(result), None) => Ok(Message::Response { id, result: Ok(result) }),

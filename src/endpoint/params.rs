@@ -2,14 +2,13 @@
 //!
 //! **Invariant**: what is replaced later (name, progress token) is remembered as the very text inside the params.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::deadline::Deadline;
 use crate::endpoint::calls::Ticket;
 use crate::endpoint::service::{Call, CallMethod};
+use crate::json::Text;
 use crate::jsonrpc::ErrorObject;
 use crate::mcp::params::{CallMeta, CallToolParams, CompleteParams, Object, ReadResourceParams, TaskIdParams};
 use crate::mcp::tasks::TaskUse;
@@ -71,12 +70,12 @@ pub fn read_call<'a>(
         return Err(ErrorObject::invalid_params("\"arguments\" must be an object"));
     }
     let name_text = name.get();
-    let name: String = serde_json::from_str(name_text)
+    let Text(name) = serde_json::from_str(name_text)
         .map_err(|_| ErrorObject::invalid_params("the name, URI or id must be a string"))?;
     let told: Option<CallMeta<'_>> = meta.map(|meta| read(Some(meta))).transpose()?;
     Ok(Call {
         method,
-        name: Cow::Owned(name),
+        name,
         name_text,
         params: params.map_or("{}", RawValue::get),
         arguments: arguments.map(RawValue::get),
