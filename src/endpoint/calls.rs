@@ -3,7 +3,6 @@
 //! **Invariant**: only the session that made a call can cancel it. A call is in the table exactly while its ticket lives.
 //! **Bounds**: `CALLS_TRACKED_MAX`; a further call is served but cannot be cancelled.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,22 +10,33 @@ use crate::limits::CALLS_TRACKED_MAX;
 
 #[derive(Default)]
 pub struct CallTable {
-    calls: Mutex<HashMap<Key, Arc<Call>>>,
+    calls: Mutex<Slots>,
+}
+
+/// A call costs no search, cancelling one does: that is rare.
+#[derive(Default)]
+struct Slots {
+    used: Vec<Option<Listed>>,
+    free: Vec<usize>,
+}
+
+struct Listed {
+    session: u128,
+    /// The id's JSON text: `1` and `"1"` are two ids.
+    id: Box<str>,
+    call: Arc<Call>,
 }
 
 /// Held by the thread that serves the call.
 pub struct Ticket<'t> {
     /// Where it is listed, if it is.
-    listed: Option<(&'t CallTable, Key)>,
+    listed: Option<(&'t CallTable, usize)>,
     call: Arc<Call>,
 }
 
 /// Cancels the call of a ticket from another thread.
 #[derive(Clone)]
 pub struct Canceller(Arc<Call>);
-
-/// Session and the id's JSON text: `1` and `"1"` are two ids.
-type Key = (u128, Box<str>);
 
 #[derive(Default)]
 struct Call {
@@ -38,30 +48,43 @@ type Wake = Box<dyn FnOnce() + Send>;
 
 impl CallTable {
     pub fn begin(&self, session: u128, id: &str) -> Ticket<'_> {
-        let key = (session, Box::from(id));
         let call = Arc::new(Call::default());
-        let mut calls = lock(&self.calls);
-        let tracked = calls.len() < CALLS_TRACKED_MAX && !calls.contains_key(&key);
-        if tracked {
-            calls.insert(key.clone(), Arc::clone(&call));
-        }
-        Ticket { listed: tracked.then_some((self, key)), call }
+        let listed = Listed { session, id: Box::from(id), call: Arc::clone(&call) };
+        let place = lock(&self.calls).put(listed);
+        Ticket { listed: place.map(|place| (self, place)), call }
     }
 
-    /// Cancels a call; false when there is none of that id in that session.
+    /// Cancels the calls of this id in this session, of which there is one where the client keeps to the protocol; false
+    /// when there is none.
     pub fn cancel(&self, session: u128, id: &str) -> bool {
-        let call = lock(&self.calls).get(&(session, Box::from(id))).cloned();
-        let Some(call) = call else { return false };
-        Canceller(call).cancel();
-        true
+        let calls = lock(&self.calls).find(session, id);
+        calls.iter().for_each(|call| Canceller(Arc::clone(call)).cancel());
+        !calls.is_empty()
+    }
+}
+
+impl Slots {
+    fn put(&mut self, listed: Listed) -> Option<usize> {
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None if self.used.len() == CALLS_TRACKED_MAX => return None,
+            None => {
+                self.used.push(None);
+                self.used.len() - 1
+            }
+        };
+        self.used[place] = Some(listed);
+        Some(place)
     }
 
-    pub fn len(&self) -> usize {
-        lock(&self.calls).len()
+    fn find(&self, session: u128, id: &str) -> Vec<Arc<Call>> {
+        let listed = self.used.iter().flatten().filter(|listed| listed.session == session && *listed.id == *id);
+        listed.map(|listed| Arc::clone(&listed.call)).collect()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn take(&mut self, place: usize) {
+        self.used[place] = None;
+        self.free.push(place);
     }
 }
 
@@ -102,8 +125,8 @@ impl Ticket<'_> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if let Some((table, key)) = &self.listed {
-            lock(&table.calls).remove(key);
+        if let Some((table, place)) = self.listed {
+            lock(&table.calls).take(place);
         }
     }
 }
@@ -132,7 +155,17 @@ mod tests {
         assert_eq!(woken.load(Ordering::Relaxed), 1);
         drop(ticket);
         assert!(!table.cancel(1, "7"));
-        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_place_is_used_again_and_there_are_so_many() {
+        let table = CallTable::default();
+        drop(table.begin(1, "1"));
+        let tickets: Vec<Ticket<'_>> = (0..=CALLS_TRACKED_MAX).map(|id| table.begin(1, &id.to_string())).collect();
+        assert!((0..CALLS_TRACKED_MAX).all(|id| table.cancel(1, &id.to_string())));
+        assert!(!table.cancel(1, &CALLS_TRACKED_MAX.to_string()), "there was no place for it");
+        drop(tickets);
+        assert!(table.begin(1, "1").listed.is_some() && !table.cancel(1, "1"));
     }
 
     #[test]
