@@ -47,7 +47,7 @@ use crate::gateway::handover::Handover;
 use crate::gateway::pieces::published_uri;
 use crate::gateway::proxy::Passage;
 use crate::gateway::rewrite::VIA;
-use crate::gateway::snapshot::Snapshot;
+use crate::gateway::snapshot::{Member, Snapshot};
 use crate::http::head::{Method, RequestHead};
 use crate::http::server::{Exchange, Refusal};
 use crate::json;
@@ -103,9 +103,8 @@ impl Service for GatewayService {
 
     fn call(&self, call: &Call<'_>, outlet: &mut Outlet<'_, '_>) -> Answer {
         if call.method.is_about_task() {
-            let has_member =
-                |snapshot: &Snapshot| snapshot.members.iter().any(|member| call.name.starts_with(member.id()));
-            return tasks::serve(&self.warm_if(has_member), call, outlet);
+            let snapshot = self.with_member(|member| call.name.starts_with(member.id()));
+            return tasks::serve(&snapshot, call, outlet);
         }
         if call.method == CallMethod::CallTool && meta::is_own_tool(&call.name) {
             call.tasks.decide(TaskSupport::Forbidden, &call.name)?;
@@ -146,8 +145,7 @@ impl Service for GatewayService {
     }
 
     fn watch(&self, uri: &str, deadline: Deadline) -> Result<(), Failure> {
-        let snapshot = self.warm_if(|snapshot| snapshot.resource(uri).is_some());
-        let route = snapshot.resource(uri).ok_or_else(|| unknown_resource(uri))?;
+        let route = self.find(|snapshot| snapshot.resource(uri)).ok_or_else(|| unknown_resource(uri))?;
         route.upstream.subscribe(&route.name, deadline)?;
         self.followers.look();
         Ok(())
@@ -158,7 +156,7 @@ impl Service for GatewayService {
     }
 
     fn list_tasks(&self, owner: &str, cursor: Option<&str>, deadline: Deadline) -> Answer {
-        tasks::list(&self.warm_if(|_| false), owner, cursor, deadline)
+        tasks::list(&self.with_member(|_| false), owner, cursor, deadline)
     }
 
     fn instructions(&self) -> &str {
@@ -172,18 +170,15 @@ impl GatewayService {
         let name = &*call.name;
         match call.method {
             CallMethod::CallTool => {
-                let snapshot = self.warm_if(|snapshot| snapshot.tool(name).is_some());
                 // A tool that was loaded a moment ago is called at once; the catalogue hears of it with its next look.
-                let likely = || snapshot.likely_route(name);
-                snapshot.tool(name).cloned().or_else(likely).ok_or_else(|| unknown_tool(name))
+                let likely = || self.catalogue.now().likely_route(name);
+                self.find(|snapshot| snapshot.tool(name).cloned()).or_else(likely).ok_or_else(|| unknown_tool(name))
             }
             CallMethod::GetPrompt | CallMethod::CompletePrompt => {
-                let snapshot = self.warm_if(|snapshot| snapshot.prompt(name).is_some());
-                snapshot.prompt(name).cloned().ok_or_else(|| unknown_prompt(name))
+                self.find(|snapshot| snapshot.prompt(name).cloned()).ok_or_else(|| unknown_prompt(name))
             }
             CallMethod::ReadResource | CallMethod::CompleteResource => {
-                let snapshot = self.warm_if(|snapshot| snapshot.resource(name).is_some());
-                snapshot.resource(name).ok_or_else(|| unknown_resource(name))
+                self.find(|snapshot| snapshot.resource(name)).ok_or_else(|| unknown_resource(name))
             }
             CallMethod::GetTask | CallMethod::TaskResult | CallMethod::CancelTask | CallMethod::UpdateTask => {
                 Err(unknown_task(name))
@@ -191,14 +186,18 @@ impl GatewayService {
         }
     }
 
-    /// The snapshot as it is where that will do; else the first whole one: what an instance has is not unknown before
-    /// the instance was heard.
-    fn warm_if(&self, will_do: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+    /// Looks into the snapshot as it is, and if there is nothing into the first whole one: what an instance has is not
+    /// unknown before the instance was heard.
+    fn find<T>(&self, find: impl Fn(&Snapshot) -> Option<T>) -> Option<T> {
         let snapshot = self.catalogue.now();
-        if will_do(&snapshot) || self.catalogue.is_warm() {
-            return snapshot;
-        }
-        self.catalogue.warm().unwrap_or(snapshot)
+        let later = || if snapshot.complete { None } else { find(&*self.catalogue.warm().ok()?) };
+        find(&snapshot).or_else(later)
+    }
+
+    /// The snapshot, with this member if there is one.
+    fn with_member(&self, is_it: impl Fn(&Member) -> bool) -> Arc<Snapshot> {
+        self.find(|snapshot| snapshot.members.iter().any(|member| is_it(member)).then_some(()));
+        self.catalogue.now()
     }
 }
 

@@ -46,7 +46,7 @@ impl Access {
 
     /// The token that we present to instances of our own kind: the first one.
     pub fn own_token(&self) -> Option<String> {
-        self.current_tokens().first().cloned()
+        self.token_file.as_ref().and_then(|_| self.current_tokens().first().cloned())
     }
 
     /// 403 unless `Host` and `Origin` are allowed.

@@ -221,7 +221,8 @@ impl Reply {
 
     /// The first bytes of an answer that does not take long; nothing when it does, or when there is no time for that.
     fn receive_at_once(&mut self, patience: &Patience<'_>) -> Result<(), ClientError> {
-        let time = patience.tick.map_or(patience.deadline.left(), |tick| tick.min(patience.deadline.left()));
+        let left = patience.deadline.left();
+        let time = patience.tick.map_or(left, |tick| tick.min(left));
         let is_first = std::mem::replace(&mut self.is_new, false);
         let Some(connection) = &mut self.connection else { return Err(self.closed()) };
         if !is_first || time <= ANSWER_AT_ONCE {
