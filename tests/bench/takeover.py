@@ -12,6 +12,7 @@ Only ours has marks, and the exit code is 1 when one is missed. Standard library
 import json
 import os
 import pathlib
+import signal
 import socket
 import statistics
 import subprocess
@@ -107,6 +108,13 @@ def holder(port):
     return None
 
 
+def ended(pid):
+    """Kills it; true when there is nobody to be killed."""
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+    return not pid
+
+
 def of_peer(tools, program):
     """The existing implementation: two instances that each start a gateway when there is none."""
     with World(program) as world:
@@ -123,16 +131,14 @@ def of_peer(tools, program):
         clients, took = Clients(tools, port, health, health), []
         for _ in range(KILLS_PEER):
             time.sleep(5)
-            took.append(clients.kill(until("it listens", lambda: holder(port)), "no such text", [""]))
+            took.append(clients.kill(until("it listens", lambda: holder(port)), "-", [""]))
             if took[-1]["us"] is None:
                 break
         totals = clients.end()
         # What the instances have started does not end with them.
         for process in world.processes:
             process.kill()
-        while pid := holder(port):
-            os.kill(pid, 9)
-            time.sleep(0.5)
+        until("nobody listens any more", lambda: ended(holder(port)))
     return {"name": "dcc-mcp-server of PyPI", "standbys": 1, "kills": took, "totals": totals}
 
 
