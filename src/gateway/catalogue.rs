@@ -185,8 +185,11 @@ impl Work for Builder {
                 }
                 self.read_tools();
             }
-            // With what the look that follows has found: lists are held until then.
-            Order::Hide { instance_id } => return self.hide(instance_id),
+            // At once: most looks that follow have no more news than that, and lists are held until they end.
+            Order::Hide { instance_id } => {
+                self.hide(instance_id);
+                return self.leave_out();
+            }
             Order::Fetched { key, offered } => self.take_fetched(&key, offered),
             Order::AskAgain { instance_id } => self.ask_again(&instance_id),
             Order::Release => {
@@ -234,8 +237,9 @@ impl Builder {
     }
 
     fn hide(&mut self, instance_id: String) {
-        self.hidden = Some(Hidden { instance_id, life: None, until: Instant::now() + DEATH_CONFIRMED_MAX });
-        self.is_stale = true;
+        let hidden = Hidden { instance_id, life: None, until: Instant::now() + DEATH_CONFIRMED_MAX };
+        // Another one is shown again.
+        self.is_stale |= self.hidden.replace(hidden).is_some();
         self.find_hidden();
     }
 
@@ -254,6 +258,7 @@ impl Builder {
         };
         let died = view.instances.iter().find(|instance| instance.entry.instance_id == *instance_id);
         *life = died.map(|instance| Key::of(instance));
+        self.is_stale |= life.is_some();
     }
 
     fn shown<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Arc<Instance>> {
