@@ -73,11 +73,13 @@ class Faulty(Operations):
             self.opened[outcome] = time.monotonic()
         return outcome
 
-    def was_open(self, operation, rest):
-        """Before the orders that stand."""
-        return operation in ON_OPEN_FILES and self.opened.get(rest[-1], 0) < self.standing_since
+    def was_open(self, operation, arguments):
+        """Whether it is for a file that was open before the orders that stand; the kernel asks for an attribute at each write."""
+        if operation == "getxattr":
+            return True
+        return operation in ON_OPEN_FILES and self.opened.get(arguments[-1], 0) < self.standing_since
 
-    def obey(self, operation, rest):
+    def obey(self, operation, arguments):
         """Waits or fails as ordered; gives the age that an answer may have, if one is ordered."""
         late = None
         for name, what, *rest in self.ordered():
@@ -85,7 +87,7 @@ class Faulty(Operations):
                 continue
             if what == "delay":
                 self.wait([name, what, *rest], float(rest[0]))
-            elif what == "hang" and not self.was_open(operation, rest):
+            elif what == "hang" and not self.was_open(operation, arguments):
                 self.wait([name, what], float("inf"))
             elif what == "late":
                 late = float(rest[0])
