@@ -311,8 +311,10 @@ mod tests {
         for number in 0..200 {
             log::warn!("event=long number={number} {}", "x".repeat(5000));
         }
+        // Whoever panics finds the file taken by a thread that lets it go no more.
         let _held = std::env::var_os(HOLD).map(|_| LOGGER.get().unwrap().file.as_ref().unwrap().lock().unwrap());
         let dies = thread::Builder::new().name("worker".to_owned()).spawn(|| panic!("two\nlines"));
+        // It does not come back: the process ends with the thread. If it does, this one ends with 0, which no caller takes.
         let _ = dies.unwrap().join();
     }
 

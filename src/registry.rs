@@ -8,7 +8,7 @@
 //! | same host and pid namespace, and the process is gone | dead; anybody removes its files |
 //! | no change for the stale timeout, all of it observed while it could have been written | dead; a gateway removes its files |
 //! | changed within the stale timeout, or seen for the first time with a recent heartbeat | live |
-//! | seen for the first time with an old heartbeat, or unchanged for long, partly while we (or the registry) slept or the registry could not be written | its port answers: live; it does not: hidden; not known yet: as before |
+//! | seen for the first time with an old heartbeat, or unchanged for long, partly while we (or the registry) slept or the registry could not be written | its port answers: live; it does not: hidden; not known yet, or not any more: as before |
 //!
 //! **Invariant**: pure; the clock and the world come in as arguments. Nothing is dead by a time that was not observed.
 //! What is unknown or of a newer form is not judged at all.

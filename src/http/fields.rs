@@ -176,7 +176,6 @@ impl Span {
 }
 
 /// Fields that go with many requests, written once.
-#[derive(Clone, Debug, Default)]
 pub struct Written(Vec<u8>);
 
 impl Written {
