@@ -21,6 +21,8 @@ use crate::os;
 
 /// The form that is written here, and the newest that is understood.
 pub const SCHEMA: u64 = 1;
+/// What the heartbeat is filled up to in a file: no count has more than 20 digits, no time more than 24.
+const BEAT_BYTES: usize = 64;
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Entry {
@@ -147,10 +149,13 @@ impl Entry {
         }
     }
 
-    /// The bytes of its file.
+    /// The bytes of its file, as many at each heartbeat: where a network file system tells the size of the version before,
+    /// those of the new one that were beyond it would be cut off.
     pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
         self.check()?;
         let mut bytes = serde_json::to_vec(self).map_err(|_| EntryError::Malformed)?;
+        let beat = serde_json::to_vec(&self.heartbeat).map_err(|_| EntryError::Malformed)?;
+        bytes.resize(bytes.len() + BEAT_BYTES.saturating_sub(beat.len()), b' ');
         bytes.push(b'\n');
         if bytes.len() as u64 > ENTRY_BYTES_MAX { Err(EntryError::Field("metadata")) } else { Ok(bytes) }
     }
@@ -332,6 +337,21 @@ pub mod tests {
         let entry = sample("2f2c5299-7f5a-4656-b42f-a383154e7076");
         let bytes = entry.encode().expect("a good entry can be written");
         assert_eq!(parse(&bytes, &entry.instance_id), Ok(entry));
+    }
+
+    /// Found by tests/faults, once in some dozen runs.
+    #[test]
+    fn each_heartbeat_has_the_same_size() {
+        let size = |seq, at| {
+            let entry = Entry { heartbeat: Beat { seq, at }, ..sample("id") };
+            let bytes = entry.encode().expect("a good entry can be written");
+            assert_eq!(parse(&bytes, "id"), Ok(entry));
+            bytes.len()
+        };
+        let usual = size(9, 1795957722.0);
+        for (seq, at) in [(10, 1795957722.43), (u64::MAX, 1795957722.431), (0, 0.0), (u64::MAX, -f64::MAX)] {
+            assert_eq!(size(seq, at), usual, "{seq} {at}");
+        }
     }
 
     #[test]
