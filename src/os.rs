@@ -4,8 +4,9 @@
 //! **Invariant**: `process_is_gone` says true only when the system has proven it; every doubt is "not gone".
 //! **Thread**: `signals` turns signals into messages; the handler itself only writes one byte.
 //! **Bounds**: `SIGNALS_WAITING_MAX`, `NOTIFY_TIME_MAX`.
-//! Left out on purpose: SIGPIPE, which Rust ignores already. The one `unsafe` of the program is in `adopt`: a descriptor
-//! that was opened before we began is a number in the environment.
+//! Left out on purpose: SIGPIPE, which Rust ignores already. The only `unsafe` of the program is here: in `adopt`, as a
+//! descriptor that was opened before we began is a number in the environment, and in `let_others_finish`, a system call
+//! for which no crate has a safe function.
 
 use std::fs;
 use std::io::{self, Read};
@@ -213,6 +214,21 @@ fn adopt(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: it is open, as was just seen. It was opened for this process by who started it, as LISTEN_PID says, so
     // nothing here owns it yet, and `given_sockets` takes each number once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has this thread wait, when it wakes, until who is running sleeps or has used up its time: no client that sends many
+/// requests is interrupted at each of them. Threads and scripts that it starts are as usual again. A system that refuses
+/// this, or has no such thing, only switches more often.
+#[allow(unsafe_code)]
+pub fn let_others_finish() {
+    #[cfg(target_os = "linux")]
+    {
+        let (this_thread, priority): (libc::pid_t, libc::c_int) = (0, 0);
+        let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
+        // SAFETY: the kernel reads one integer, the only field of `struct sched_param`, which outlives the call, and writes
+        // nothing. By number, as musl has the function but refuses it always.
+        unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, &raw const priority) };
+    }
 }
 
 fn send_datagram(target: &str, bytes: &[u8]) -> io::Result<()> {

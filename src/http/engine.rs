@@ -25,6 +25,7 @@ use crate::http::connection::{Drain, Link, serve};
 use crate::http::server::Handler;
 use crate::limits::{ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, CONNECTION_STACK_BYTES, LISTEN_BACKLOG};
 use crate::metrics::{self, Refused};
+use crate::os;
 use crate::throttle::Throttle;
 use crate::worker;
 
@@ -238,6 +239,7 @@ impl Acceptor {
         let Some(place) = self.shared.take_place(&link) else { return refuse(&link, "no place is free") };
         let connection = link.clone();
         let spawned = worker::spawn_small(&self.connection_name, CONNECTION_STACK_BYTES, move || {
+            os::let_others_finish();
             let shared = &place.shared;
             let drain = Drain { began: &shared.draining, ends_idle: &shared.ends_idle };
             serve(&connection, drain, shared.times, &*shared.handler);

@@ -17,6 +17,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const EDGES: &[(&str, &str)] = &[
     ("httparse", "http/head.rs"),
     ("memchr", "http/head.rs"),
+    ("libc", "os.rs"),
     ("tiny_http", "http/tiny.rs"),
     ("pico_args", "config.rs"),
     ("simple_logger", "logging.rs"),
