@@ -5,8 +5,8 @@
 //! **Thread**: `signals` turns signals into messages; the handler itself only writes one byte.
 //! **Bounds**: `SIGNALS_WAITING_MAX`, `NOTIFY_TIME_MAX`.
 //! Left out on purpose: SIGPIPE, which Rust ignores already. The only `unsafe` of the program is here: in `adopt`, as a
-//! descriptor that was opened before we began is a number in the environment, and in `let_others_finish`, a system call
-//! for which no crate has a safe function.
+//! descriptor that was opened before we began is a number in the environment, and in `scheduling`, for system
+//! calls for which no crate has a safe function.
 
 use std::fs;
 use std::io::{self, Read};
@@ -217,17 +217,42 @@ fn adopt(number: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// Has this thread wait, when it wakes, until who is running sleeps or has used up its time: no client that sends many
-/// requests is interrupted at each of them. Threads and scripts that it starts are as usual again. A system that refuses
-/// this, or has no such thing, only switches more often.
-#[allow(unsafe_code)]
+/// requests is interrupted at each of them. Where whoever started us chose how we are scheduled, it stays so.
 pub fn let_others_finish() {
     #[cfg(target_os = "linux")]
-    {
-        let (this_thread, priority): (libc::pid_t, libc::c_int) = (0, 0);
-        let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
-        // SAFETY: the kernel reads one integer, the only field of `struct sched_param`, which outlives the call, and writes
-        // nothing. By number, as musl has the function but refuses it always.
-        unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, &raw const priority) };
+    scheduling::change(libc::SCHED_OTHER, libc::SCHED_BATCH);
+}
+
+/// Does what starts a process, which would inherit that.
+pub fn not_inheriting<T>(act: impl FnOnce() -> T) -> T {
+    #[cfg(target_os = "linux")]
+    let changed = scheduling::change(libc::SCHED_BATCH, libc::SCHED_OTHER);
+    let outcome = act();
+    #[cfg(target_os = "linux")]
+    if changed {
+        let_others_finish();
+    }
+    outcome
+}
+
+/// How this thread is scheduled, where the first thread is as usual. A system that refuses this only switches more often.
+#[cfg(target_os = "linux")]
+mod scheduling {
+    /// By their numbers: musl has functions for these calls that always refuse.
+    #[allow(unsafe_code)]
+    fn policy(thread: u32) -> libc::c_long {
+        // SAFETY: it reads and writes no memory.
+        unsafe { libc::syscall(libc::SYS_sched_getscheduler, thread) }
+    }
+
+    /// True if it was the one and is the other now.
+    #[allow(unsafe_code)]
+    pub fn change(from: libc::c_int, to: libc::c_int) -> bool {
+        let usual = policy(std::process::id()) == libc::c_long::from(libc::SCHED_OTHER);
+        let (this_thread, priority): (u32, libc::c_int) = (0, 0);
+        // SAFETY: it reads one integer, the only field of `struct sched_param`, which outlives the call, and writes nothing.
+        let set = || unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, to, &raw const priority) };
+        usual && policy(this_thread) == libc::c_long::from(from) && set() == 0
     }
 }
 

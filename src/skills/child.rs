@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::deadline::Deadline;
 use crate::limits::{SCRIPT_OUTPUT_BYTES_MAX, SSE_COMMENT_EVERY};
+use crate::os;
 use crate::skills::dialog::{Conversation, Dialog};
 use crate::skills::ending::{Seen, Stage, Step, Why, step};
 use crate::skills::groups::Listed;
@@ -91,7 +92,7 @@ pub fn run(mut command: Command, input: &[u8], asks: bool, watch: Watch<'_>) -> 
     let wake = watch.cancel.arm()?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let cancel = watch.cancel;
-    let finished = command.spawn().and_then(|child| {
+    let finished = os::not_inheriting(|| command.spawn()).and_then(|child| {
         let _listed = Listed::new(child.id());
         Running::new(child, input, Conversation::new(asks, watch.deadline)).see_through(&wake, watch)
     });

@@ -325,6 +325,26 @@ fn scripts_are_run_by_a_server_whose_parent_ignores_its_children() {
     }
 }
 
+/// The policies of sched(7): 0 is the usual one, 3 SCHED_BATCH, 5 SCHED_IDLE.
+#[cfg(not(feature = "tiny-http"))]
+#[test]
+fn connections_let_others_finish_and_scripts_do_not_inherit_that() {
+    let world = World::new();
+    let policies = "#!/bin/sh\nconnections=$(grep -h '(conn-' /proc/$PPID/task/*/stat | cut -d ' ' -f 41 | sort -u)\n\
+        printf '{\"script\":%s,\"connections\":%s}' \"$(cut -d ' ' -f 41 /proc/self/stat)\" \"$connections\"\n";
+    plain(&world.skills(), "policies", &[("policies.sh", policies)]);
+    let found = |start: Start| {
+        let skills = world.skills().display().to_string();
+        let instance = world.start(start.args(["--skill-paths", &skills, "--load-skills", "all"]));
+        let found = Session::open(instance.address, R06).structured("policies", json!({}));
+        (found["connections"].as_u64(), found["script"].as_u64())
+    };
+    assert_eq!(found(Start::new()), (Some(3), Some(0)));
+    let idle = "import os, sys; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)); os.execv(sys.argv[1], sys.argv[1:])";
+    let idle = Start::new().through(&["python3", "-c", idle, PROGRAM]);
+    assert_eq!(found(idle), (Some(5), Some(5)), "what the operator chose stays");
+}
+
 fn start(world: &World, args: &[&str]) -> Program {
     let skills = world.skills().display().to_string();
     world.start(Start::new().args(["--skill-paths", &skills]).args(args.iter().copied()))

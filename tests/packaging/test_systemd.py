@@ -88,6 +88,12 @@ class Booted(unittest.TestCase):
         self.assertIn("Read-only", self.sh(f"{inside} touch /usr/local/bin/x 2>&1 || true"))
         self.sh(f"{inside} touch /var/lib/dcc-mcp/registry/x && rm /var/lib/dcc-mcp/registry/x")
 
+    def test_its_threads_let_others_finish(self):
+        """SCHED_BATCH is 3; the program itself may not ask for it."""
+        self.start("dcc-mcp-gateway")
+        policies = self.sh(f"cut -d ' ' -f 41 /proc/{self.pid()}/task/*/stat").split()
+        self.assertEqual(set(policies), {"3"})
+
     def test_kill_9_costs_half_a_second(self):
         self.start("dcc-mcp-gateway")
         before = self.pid()
