@@ -27,6 +27,8 @@ use crate::limits::{
 const INPUT_BYTES: usize = 2 * 1024;
 /// Room for a body until more than that has come.
 const BODY_BYTES_FIRST: usize = 4 * 1024;
+/// How every TLS connection begins (RFC 8446 section 5.1); no request does.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What a connection and those who may end it share.
 pub struct Link {
@@ -122,6 +124,14 @@ impl Connection<'_> {
         let mut scanned = 0;
         let mut deadline = None;
         loop {
+            // No line may ever end in it: its client waits for our half of the handshake.
+            if self.input.get(self.start) == Some(&TLS_HANDSHAKE) {
+                return Err(Refusal::new(
+                    400,
+                    "bad_request",
+                    "TLS is not spoken here; use http://, or a proxy that ends TLS",
+                ));
+            }
             if let Some(end) = head_end(&self.input[self.start..], &mut scanned)? {
                 head.parse(&self.input[self.start..self.start + end])?;
                 self.start += end;
