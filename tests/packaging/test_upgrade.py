@@ -35,10 +35,11 @@ def prepare():
         assert ours.search(text)
         (copy / name).write_text(ours.sub(rf'\1"{NEWER}"', text))
     entry = copy / "src/registry/entry.rs"
-    written = "        bytes.push(b'\\n');\n"
+    written = "        let mut bytes = serde_json::to_vec(self).map_err(|_| EntryError::Malformed)?;\n"
     text = entry.read_text()
     assert text.count(written) == 1, "entries are written another way: see to it that the newer version has a field of its own"
-    text = text.replace(written, '        bytes.truncate(bytes.len() - 1);\n        bytes.extend_from_slice(b",\\"colour\\":\\"blue\\"}");\n' + written)
+    more = '        bytes.truncate(bytes.len() - 1);\n        bytes.extend_from_slice(b",\\"colour\\":\\"blue\\"}");\n'
+    text = text.replace(written, written + more)
     entry.write_text(text)
     run("cargo", "build", "--quiet", "--locked", "--bins", cwd=copy, env={"CARGO_TARGET_DIR": str(TARGET)}, timeout=900)
     shutil.copy(TARGET / "debug/dcc-mcp-server", CACHE / "newer-server")
