@@ -22,13 +22,18 @@ pub fn check(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
     Ok(())
 }
 
-/// 415 unless the body is said to be JSON.
+/// 415 unless the body is said to be JSON, as it is (RFC 9110, sections 8.4 and 15.5.16).
 pub fn check_content_type(request: &RequestHead) -> Result<(), (u16, ErrorObject)> {
     let content_type = request.header("content-type").unwrap_or_default();
-    if content_type == "application/json" || media_type(content_type).eq_ignore_ascii_case("application/json") {
-        return Ok(());
+    if content_type != "application/json" && !media_type(content_type).eq_ignore_ascii_case("application/json") {
+        let text = "send the message with \"Content-Type: application/json\"";
+        return Err((415, ErrorObject::new(INVALID_REQUEST, text)));
     }
-    Err((415, ErrorObject::new(INVALID_REQUEST, "send the message with \"Content-Type: application/json\"")))
+    if request.header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        let text = "send the message as it is, without Content-Encoding";
+        return Err((415, ErrorObject::new(INVALID_REQUEST, text)));
+    }
+    Ok(())
 }
 
 /// Whether `Accept` lists a media type, by name or by a range that covers it (RFC 9110, section 12.5.1).

@@ -110,6 +110,7 @@ const WRONG: &[Wrong] = &[
     with("Accept of something else", ("Accept", "text/html"), 406, None, "text/event-stream"),
     with("no content type", ("Content-Type", ""), 415, None, "application/json"),
     with("another content type", ("Content-Type", "text/plain"), 415, None, "application/json"),
+    with("a content coding", ("Content-Encoding", "gzip"), 415, None, "Content-Encoding"),
     with("no session", ("Mcp-Session-Id", ""), 400, None, "ession"),
     with("a session of somebody else", ("Mcp-Session-Id", "1868a90c-0f3e-4c3c-9e2f-8d3ff2c9e2aa"), 404, None, "ession"),
     Wrong { what: "PUT", method: "PUT", header: None, body: PING, status: 405, code: None, says: "" },
